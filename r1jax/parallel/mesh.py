@@ -1,0 +1,41 @@
+"""Device meshes with the axes data, fsdp, expert and tensor."""
+
+import dataclasses
+import math
+
+import jax
+from jax.sharding import AxisType, Mesh
+
+from r1jax.errors import UserError
+
+AXES = ('data', 'fsdp', 'expert', 'tensor')
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshConfig:
+    """Devices along each axis; at most one may be -1, which takes all that are left."""
+
+    data: int = -1
+    fsdp: int = 1
+    expert: int = 1
+    tensor: int = 1
+
+
+def make_mesh(config: MeshConfig, devices: list[jax.Device] | None = None) -> Mesh:
+    """Lays devices out as the config says; the compiler decides on collectives (axes of type Auto).
+
+    Raises:
+        UserError: if the axes do not multiply to the number of devices.
+    """
+    devices = jax.devices() if devices is None else devices
+    sizes = [getattr(config, axis) for axis in AXES]
+    said = ', '.join(f'{axis}={size}' for axis, size in zip(AXES, sizes, strict=True))
+    if any(size == 0 or size < -1 for size in sizes) or sizes.count(-1) > 1:
+        raise UserError(f'mesh: {said} must be positive numbers, with at most one -1')
+    fixed = math.prod(size for size in sizes if size != -1)
+    if -1 in sizes and len(devices) % fixed == 0:
+        sizes[sizes.index(-1)] = len(devices) // fixed
+    if math.prod(sizes) != len(devices):
+        raise UserError(f'mesh: {said} does not lay out {len(devices)} device(s); the axes must multiply to that')
+    # Auto by name: today's default of jax.make_mesh is Explicit, which puts shardings into array types.
+    return jax.make_mesh(tuple(sizes), AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)

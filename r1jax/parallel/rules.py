@@ -1,0 +1,78 @@
+"""One table from the names of array dimensions to mesh axes; two tables, in fact: one to train and one to decode."""
+
+import dataclasses
+import math
+
+import jax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from r1jax.errors import UserError
+
+Rules = tuple[tuple[str, tuple[str, ...]], ...]
+
+# Training: weights are split over fsdp (ZeRO-3: gathered layer by layer as they are needed) and over tensor.
+TRAINING: Rules = (
+    ('batch', ('data', 'fsdp')),
+    ('layers', ()),
+    ('embed', ('fsdp',)),
+    ('norm', ()),
+    ('heads', ('tensor',)),
+    ('kv_heads', ('tensor',)),
+    ('ffw', ('tensor',)),
+    ('vocab', ('tensor',)),
+)
+
+# Decoding reads every weight once a token, so gathering them over fsdp would cost more than it saves: whole over data
+# and fsdp, split over tensor.
+DECODING: Rules = tuple((name, ()) if name == 'embed' else (name, axes) for name, axes in TRAINING)
+
+
+@dataclasses.dataclass(frozen=True)
+class Sharding:
+    """A mesh and the rules for it; hashable, so that jitted functions take it as a static argument."""
+
+    mesh: Mesh
+    rules: Rules
+
+    def _mesh_axes(self, axes: tuple[str | None, ...]) -> list[tuple[str, ...]]:
+        table = dict(self.rules)
+        return [table[axis] if axis is not None else () for axis in axes]
+
+    def spec(self, axes: tuple[str | None, ...]) -> PartitionSpec:
+        """Returns the PartitionSpec of an array with these logical axes. Raises ValueError if two share a mesh axis."""
+        parts = self._mesh_axes(axes)
+        used = [m for part in parts for m in part]
+        if len(used) != len(set(used)):
+            raise ValueError(f'logical axes {axes} put two dimensions on one mesh axis: {parts}')
+        return PartitionSpec(*[part if part else None for part in parts])
+
+    def named(self, axes: tuple[str | None, ...], shape: tuple[int, ...], what: str) -> NamedSharding:
+        """Returns the NamedSharding of an array. Raises UserError, naming `what`, if the mesh does not divide it."""
+        for axis, size, part in zip(axes, shape, self._mesh_axes(axes), strict=True):
+            ways = math.prod(self.mesh.shape[m] for m in part)
+            if size % ways:
+                raise UserError(
+                    f"{what}: its '{axis}' dimension of {size} is not divisible by {ways}, the size of mesh "
+                    f"{' x '.join(part)}")
+        return NamedSharding(self.mesh, self.spec(axes))
+
+    def constrain(self, x: jax.Array, axes: tuple[str | None, ...]) -> jax.Array:
+        """Pins an activation inside a jitted function."""
+        return jax.lax.with_sharding_constraint(x, NamedSharding(self.mesh, self.spec(axes)))
+
+    def place_rows(self, tree):
+        """Puts a pytree of host arrays on the mesh, their leading dimension split as a batch is.
+
+        Raises:
+            UserError: if the mesh does not divide the number of rows.
+        """
+        return jax.tree.map(
+            lambda x: jax.device_put(x, self.named(('batch',) + (None,) * (x.ndim - 1), x.shape, 'batch')), tree)
+
+    def replicated(self) -> NamedSharding:
+        return NamedSharding(self.mesh, PartitionSpec())
+
+    @property
+    def batch_ways(self) -> int:
+        """Over how many devices rows of a batch are split."""
+        return self.mesh.shape['data'] * self.mesh.shape['fsdp']

@@ -1,0 +1,304 @@
+"""Streaming sampler: slots that are refilled as they finish, each prompt prefilled once for all its samples.
+
+The host keeps the queue and the slots; the device runs `chunk` decode steps at a time on one pytree, `DecodeState`.
+Noise is keyed by (seed, step, prompt, sample, position), never by slot or batch, so a completion does not depend on
+what else was in flight, on the number of slots, or on the mesh.
+"""
+
+import collections
+import dataclasses
+import functools
+from collections.abc import Iterable, Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+
+from r1jax.errors import UserError
+from r1jax.models import transformer
+from r1jax.models.cache import Cache, LayerCache, empty_cache
+from r1jax.models.config import ModelConfig
+from r1jax.parallel.rules import Sharding
+from r1jax.sampling.logits import SamplingConfig, sample
+
+# Cache lengths and prompt lengths are rounded up to this, so that few programs are compiled.
+BUCKET = 32
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """A prompt and how many samples of it are wanted.
+
+    Attributes:
+        prompt: token ids, BOS included where the model wants one.
+        id: names the prompt in the noise key and in its completions.
+        n: number of samples, numbered from `first_sample`.
+    """
+
+    prompt: tuple[int, ...]
+    id: int
+    n: int = 1
+    first_sample: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Completion:
+    """One sample.
+
+    Attributes:
+        prompt_id, sample: whose it is.
+        tokens: int32 [n], EOS included if it was drawn.
+        logprobs: float32 [n], of each token under the distribution it was drawn from.
+        finished: True if it ends in EOS; False if it was cut at `max_tokens`.
+    """
+
+    prompt_id: int
+    sample: int
+    tokens: np.ndarray
+    logprobs: np.ndarray
+    finished: bool
+
+
+@struct.dataclass
+class DecodeState:
+    """Everything the device knows about the slots."""
+
+    cache: Cache
+    token_S: jax.Array  # int32, the token to feed next
+    position_S: jax.Array  # int32, where it stands
+    last_S: jax.Array  # int32, the position whose sampled token is the last one allowed
+    active_S: jax.Array  # bool
+    key_S: jax.Array  # PRNG keys, one a sample; positions are folded in
+
+
+@functools.partial(jax.jit, static_argnames=('cfg', 'sampling', 'eos', 'sharding'), donate_argnames=('state',))
+def decode_chunk(
+    params: transformer.Params,
+    state: DecodeState,
+    *,
+    cfg: ModelConfig,
+    sampling: SamplingConfig,
+    eos: int,
+    sharding: Sharding,
+) -> tuple[DecodeState, jax.Array, jax.Array]:
+    """Runs `sampling.chunk` steps. Returns the state, tokens [C, S] (-1 where a slot was idle), and log-probs [C, S]."""
+    head_DV = transformer.head(params).astype(cfg.dtype)
+
+    def step(state: DecodeState, _):
+        token_S1, position_S1 = state.token_S[:, None], state.position_S[:, None]
+        out = transformer.forward(params, token_S1, position_S1, position_S1, cfg, state.cache, sharding)
+        logits_SV = jnp.einsum('sd,dv->sv', out.hidden_BTD[:, 0], head_DV, preferred_element_type=jnp.float32)
+        uniform_S = jax.vmap(lambda key, position: jax.random.uniform(jax.random.fold_in(key, position)))(
+            state.key_S, state.position_S)
+        token_S, logp_S = sample(logits_SV, uniform_S, sampling)
+        emitted_S = jnp.where(state.active_S, token_S, -1)
+        active_S = state.active_S & (token_S != eos) & (state.position_S < state.last_S)
+        state = state.replace(
+            cache=out.cache,
+            token_S=jnp.where(active_S, token_S, state.token_S),
+            position_S=jnp.where(active_S, state.position_S + 1, state.position_S),
+            active_S=active_S)
+        return state, (emitted_S, logp_S)
+
+    state, (tokens_CS, logps_CS) = jax.lax.scan(step, state, None, length=sampling.chunk)
+    return state, tokens_CS, logps_CS
+
+
+@functools.partial(jax.jit, static_argnames=('cfg', 'sharding'))
+def prefill(
+    params: transformer.Params, tokens_PT: jax.Array, *, cfg: ModelConfig, sharding: Sharding
+) -> Cache:
+    """Keys and values of P prompts, padded on the right: causal attention keeps the padding out of what is used."""
+    positions_PT = jnp.broadcast_to(jnp.arange(tokens_PT.shape[1]), tokens_PT.shape)
+    return transformer.forward(
+        params, tokens_PT, positions_PT, jnp.ones_like(tokens_PT), cfg, sharding=sharding).cache
+
+
+@functools.partial(jax.jit, donate_argnames=('state',))
+def insert(state: DecodeState, prompts: Cache, rows_S: jax.Array, fresh: dict[str, jax.Array]) -> DecodeState:
+    """Puts prompt `rows_S[s]` into slot s where that is not -1; `fresh` holds the slot's other fields by name, [S].
+
+    Its field `id` is the quadruple [S, 4] (seed, step, prompt, sample) that the noise key is made of.
+    """
+    new_S = rows_S >= 0
+    rows_S = jnp.maximum(rows_S, 0)
+
+    def put(old_SNTK: jax.Array, prompt_PNTK: jax.Array) -> jax.Array:
+        length = prompt_PNTK.shape[2]
+        chosen = jnp.where(new_S[:, None, None, None], prompt_PNTK[rows_S], old_SNTK[:, :, :length])
+        return old_SNTK.at[:, :, :length].set(chosen)
+
+    def key(quadruple):
+        seed, *rest = quadruple
+        return functools.reduce(jax.random.fold_in, rest, jax.random.key(seed))
+
+    def where(new, old):
+        return jnp.where(new_S, new, old)
+
+    return DecodeState(
+        cache=jax.tree.map(put, state.cache, prompts),
+        token_S=where(fresh['token'], state.token_S),
+        position_S=where(fresh['position'], state.position_S),
+        last_S=where(fresh['last'], state.last_S),
+        active_S=new_S | state.active_S,
+        key_S=where(jax.vmap(key)(fresh['id']), state.key_S))
+
+
+@functools.partial(jax.jit, static_argnames=('length',))
+def grow(cache: Cache, *, length: int) -> Cache:
+    """Lengthens a cache with zeros. Decoding starts short, so that early tokens do not attend over empty space."""
+    more = ((0, 0), (0, 0), (0, length - cache.length), (0, 0))
+    return jax.tree.map(lambda x: jnp.pad(x, more), cache)
+
+
+@dataclasses.dataclass
+class _Slot:
+    """The host's side of a slot: whose sample it holds, and what came out so far."""
+
+    request: Request
+    sample: int
+    tokens: list[np.ndarray] = dataclasses.field(default_factory=list)
+    logprobs: list[np.ndarray] = dataclasses.field(default_factory=list)
+
+
+class Engine:
+    """Samples completions.
+
+    Attributes:
+        params: the parameters; assign new ones between calls of `generate` as training goes on.
+    """
+
+    def __init__(
+        self,
+        params: transformer.Params,
+        cfg: ModelConfig,
+        sampling: SamplingConfig,
+        *,
+        eos: int,
+        sharding: Sharding,
+        seed: int = 0,
+    ):
+        """Raises UserError if the mesh does not divide the slots."""
+        if sampling.slots % sharding.batch_ways:
+            raise UserError(
+                f'sampling: slots={sampling.slots} is not divisible by {sharding.batch_ways}, '
+                f'the size of mesh data x fsdp')
+        self.params = params
+        self._cfg, self._sampling, self._eos, self._seed, self._sharding = cfg, sampling, eos, seed, sharding
+
+    def generate(self, requests: Iterable[Request], step: int = 0) -> Iterator[Completion]:
+        """Yields completions as they finish, the quick ones first.
+
+        Args:
+            requests: read as slots become free, never further ahead.
+            step: goes into the noise key: the same step gives the same completions, another step others.
+
+        Raises:
+            UserError: if a prompt is empty or would not leave room for `max_tokens`.
+        """
+        queue = ((r, r.first_sample + i) for r in requests for i in range(self._check(r).n))
+        slots: list[_Slot | None] = [None] * self._sampling.slots
+        state = self._empty_state()
+        prefilled: dict[tuple, tuple[Cache, int]] = {}  # prompt -> the cache, and the row in it, that hold it
+        waiting = self._take(queue, len(slots))
+        while waiting or any(slots):
+            free = [s for s, slot in enumerate(slots) if slot is None]
+            # A refill costs a pass over the cache, so it waits until an eighth of the slots is free.
+            if waiting and len(free) >= max(1, min(len(slots) // 8, len(waiting))):
+                batch = [waiting.popleft() for _ in range(min(len(free), len(waiting)))]
+                chosen = dict(zip(free, batch, strict=False))
+                for s, (request, sample_) in chosen.items():
+                    slots[s] = _Slot(request, sample_)
+                state, prefilled = self._insert(state, chosen, prefilled, step)
+                waiting.extend(self._take(queue, len(slots) - len(waiting)))
+            state = self._fit(state, slots)
+            state, tokens_CS, logps_CS = decode_chunk(
+                self.params, state, cfg=self._cfg, sampling=self._sampling, eos=self._eos, sharding=self._sharding)
+            yield from self._collect(slots, np.asarray(tokens_CS), np.asarray(logps_CS))
+
+    def _check(self, request: Request) -> Request:
+        longest = self._cfg.max_positions - self._sampling.max_tokens
+        if not 0 < len(request.prompt) <= longest:
+            raise UserError(
+                f'prompt {request.id} has {len(request.prompt)} tokens; it must have at least 1 and at most {longest}, '
+                f'so that {self._sampling.max_tokens} more fit into max_positions={self._cfg.max_positions}')
+        return request
+
+    @staticmethod
+    def _take(queue: Iterator, n: int) -> collections.deque:
+        return collections.deque(item for _, item in zip(range(n), queue, strict=False))
+
+    def _empty_state(self) -> DecodeState:
+        S = self._sampling.slots
+        return self._sharding.place_rows(DecodeState(
+            cache=empty_cache(self._cfg, S, BUCKET),
+            token_S=jnp.zeros(S, jnp.int32),
+            position_S=jnp.zeros(S, jnp.int32),
+            last_S=jnp.zeros(S, jnp.int32),
+            active_S=jnp.zeros(S, bool),
+            key_S=jax.random.split(jax.random.key(0), S)))
+
+    def _insert(self, state, chosen: dict[int, tuple[Request, int]], prefilled, step: int):
+        """Prefills the prompts that are new and puts each chosen sample into its slot."""
+        wanted = list(dict.fromkeys(request.prompt for request, _ in chosen.values()))
+        new = [prompt for prompt in wanted if prompt not in prefilled]
+        if new:
+            cache = self._prefill(new)
+            prefilled = prefilled | {prompt: (cache, row) for row, prompt in enumerate(new)}
+        for cache in {id(prefilled[prompt][0]): prefilled[prompt][0] for prompt in wanted}.values():
+            here = {
+                s: (prefilled[request.prompt][1], request, sample_) for s, (request, sample_) in chosen.items()
+                if prefilled[request.prompt][0] is cache}
+            state = self._insert_from(state, cache, here, step)
+        # Requests come in order, so only the last one can have samples left for the next refill.
+        return state, {wanted[-1]: prefilled[wanted[-1]]}
+
+    def _prefill(self, prompts: list[tuple[int, ...]]) -> Cache:
+        ways = self._sharding.batch_ways
+        rows = max(ways, 1 << (len(prompts) - 1).bit_length())
+        rows += -rows % ways
+        length = max(map(len, prompts))
+        tokens_PT = np.zeros((rows, length + -length % BUCKET), np.int32)
+        for row, prompt in enumerate(prompts):
+            tokens_PT[row, :len(prompt)] = prompt
+        return prefill(self.params, self._sharding.place_rows(tokens_PT), cfg=self._cfg, sharding=self._sharding)
+
+    def _insert_from(self, state, prompts: Cache, chosen: dict[int, tuple[int, Request, int]], step: int):
+        S = self._sampling.slots
+        rows_S = np.full(S, -1, np.int32)
+        fresh = {name: np.zeros(S, np.int32) for name in ('token', 'position', 'last')}
+        fresh['id'] = np.zeros((S, 4), np.uint32)
+        for s, (row, request, sample_) in chosen.items():
+            end = len(request.prompt) - 1
+            rows_S[s] = row
+            fresh['token'][s], fresh['position'][s] = request.prompt[end], end
+            fresh['last'][s] = end + self._sampling.max_tokens - 1
+            fresh['id'][s] = (self._seed, step, request.id % 2**32, sample_)
+        if prompts.length > state.cache.length:
+            state = state.replace(cache=grow(state.cache, length=prompts.length))
+        return insert(state, prompts, *self._sharding.place_rows((rows_S, fresh)))
+
+    def _fit(self, state: DecodeState, slots: list[_Slot | None]) -> DecodeState:
+        """Grows the cache where the next chunk could run past its end."""
+        done = [len(slot.request.prompt) + sum(map(len, slot.tokens)) for slot in slots if slot]
+        needed = max(done) + self._sampling.chunk
+        needed += -needed % BUCKET
+        if needed > state.cache.length:
+            state = state.replace(cache=grow(state.cache, length=needed))
+        return state
+
+    def _collect(self, slots: list[_Slot | None], tokens_CS: np.ndarray, logps_CS: np.ndarray) -> Iterator[Completion]:
+        for s, slot in enumerate(slots):
+            if slot is None:
+                continue
+            n = int((tokens_CS[:, s] >= 0).sum())
+            slot.tokens.append(tokens_CS[:n, s])
+            slot.logprobs.append(logps_CS[:n, s])
+            total = sum(map(len, slot.tokens))
+            finished = tokens_CS[n - 1, s] == self._eos
+            if finished or total == self._sampling.max_tokens:
+                yield Completion(
+                    slot.request.id, slot.sample, np.concatenate(slot.tokens), np.concatenate(slot.logprobs),
+                    bool(finished))
+                slots[s] = None

@@ -1,0 +1,18 @@
+"""Eight virtual CPU devices for every test, so that shardings are real; and the optional folder of real data."""
+
+import os
+import pathlib
+
+os.environ['JAX_PLATFORMS'] = 'cpu'
+os.environ['XLA_FLAGS'] = (os.environ.get('XLA_FLAGS', '') + ' --xla_force_host_platform_device_count=8').strip()
+
+import pytest  # noqa: E402  (after the environment: jax reads it once, at import)
+
+
+@pytest.fixture(scope='session')
+def shared() -> pathlib.Path:
+    """The folder of real data, tokenizers and models beside the checkout; tests that want it skip without it."""
+    folder = pathlib.Path(__file__).resolve().parents[2] / 'shared'
+    if not (folder / 'DATA.md').exists():
+        pytest.skip('the folder shared/ with real data is not beside this checkout')
+    return folder
