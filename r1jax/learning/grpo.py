@@ -33,24 +33,25 @@ class GRPOLoss:
     """What the policy loss is; static under jit.
 
     Attributes:
-      clip_low: the ratio is clipped from below at 1 - clip_low. R1 uses 10 (arXiv 2501.12948, supplement): no
-        clip below.
-      clip_high: the ratio is clipped from above at 1 + clip_high; greater than `clip_low` is DAPO's
-        clip-higher.
-      dual_clip: c > 1 bounds the loss of a negative advantage at c |A|; None leaves it unbounded.
-      ratio: 'token' (PPO, GRPO), 'gspo' (one ratio per sequence; its clips are near 3e-4), or 'cispo' (the
-        clipped ratio is a constant weight of the log-likelihood, so that clipped tokens keep a gradient).
-      kl_coef: beta, the coefficient of the KL divergence to the reference model; 0 needs no reference.
-      kl_estimator: 'k2' or 'k3' in the loss, 'k1' in the reward.
-      kl_in: 'loss' adds the penalty per token here; 'reward' leaves it to `kl_shaped_rewards`, before the
-        advantages.
-      entropy_coef: coefficient of the entropy bonus.
-      importance_cap: C of truncated importance sampling, the weight min(pi_old / pi_sampler, C) on the policy
-        term, where the sampler's numerics differ from the trainer's; None turns it off.
-      temperature: what the sampler divided its logits by; `likelihood.token_logprobs` must be given the same.
+        clip_low: the ratio is clipped from below at 1 - clip_low. R1 uses 10 (arXiv 2501.12948, supplement):
+          no clip below.
+        clip_high: the ratio is clipped from above at 1 + clip_high; greater than `clip_low` is DAPO's
+          clip-higher.
+        dual_clip: c > 1 bounds the loss of a negative advantage at c |A|; None leaves it unbounded.
+        ratio: 'token' (PPO, GRPO), 'gspo' (one ratio per sequence; its clips are near 3e-4), or 'cispo' (the
+          clipped ratio is a constant weight of the log-likelihood, so that clipped tokens keep a gradient).
+        kl_coef: beta, the coefficient of the KL divergence to the reference model; 0 needs no reference.
+        kl_estimator: 'k2' or 'k3' in the loss, 'k1' in the reward.
+        kl_in: 'loss' adds the penalty per token here; 'reward' leaves it to `kl_shaped_rewards`, before the
+          advantages.
+        entropy_coef: coefficient of the entropy bonus.
+        importance_cap: C of truncated importance sampling, the weight min(pi_old / pi_sampler, C) on the
+          policy term, where the sampler's numerics differ from the trainer's; None turns it off.
+        temperature: what the sampler divided its logits by; `likelihood.token_logprobs` must be given the
+          same.
 
     Raises:
-      UserError: a value outside its range, or two settings that contradict each other.
+        UserError: a value outside its range, or two settings that contradict each other.
     """
 
     clip_low: float = 0.2
@@ -105,14 +106,14 @@ def zero_variance_groups(rewards_B: np.ndarray, group_size: int) -> np.ndarray:
     """Which groups carry no signal: all their rewards are the same, constant continuous rewards included.
 
     Args:
-      rewards_B: finite floats, the G samples of one prompt side by side.
-      group_size: G.
+        rewards_B: finite floats, the G samples of one prompt side by side.
+        group_size: G.
 
     Returns:
-      bool [B / G].
+        bool [B / G].
 
     Raises:
-      ValueError: B is not a multiple of G, or a reward is not finite.
+        ValueError: B is not a multiple of G, or a reward is not finite.
     """
     rewards_PG = _groups(rewards_B, group_size)
     spread_P = rewards_PG.max(axis=1) - rewards_PG.min(axis=1)
@@ -130,16 +131,16 @@ def group_advantages(
     square 1 whatever G is, so that changing G does not also change the step size, and G = 1 is defined.
 
     Args:
-      rewards_B: finite floats, the G samples of one prompt side by side.
-      group_size: G.
-      normalize_std: False leaves the division out (Dr. GRPO, arXiv 2503.20783).
-      epsilon: added to the standard deviation.
+        rewards_B: finite floats, the G samples of one prompt side by side.
+        group_size: G.
+        normalize_std: False leaves the division out (Dr. GRPO, arXiv 2503.20783).
+        epsilon: added to the standard deviation.
 
     Returns:
-      float32 [B]; exactly 0 throughout a group of `zero_variance_groups`.
+        float32 [B]; exactly 0 throughout a group of `zero_variance_groups`.
 
     Raises:
-      ValueError: B is not a multiple of G, or a reward is not finite.
+        ValueError: B is not a multiple of G, or a reward is not finite.
     """
     rewards_PG = _groups(rewards_B, group_size)
     advantages_PG = rewards_PG - rewards_PG.mean(axis=1, keepdims=True)
@@ -165,14 +166,14 @@ def kl_penalty(logp: jax.Array, ref_logp: jax.Array, estimator: str) -> jax.Arra
     is never negative (arXiv 2402.03300 eq. 4). All are 0 at d = 0.
 
     Args:
-      logp, ref_logp: float32, any one shape.
-      estimator: 'k1', 'k2' or 'k3'.
+        logp, ref_logp: float32, any one shape.
+        estimator: 'k1', 'k2' or 'k3'.
 
     Returns:
-      float32 of the same shape.
+        float32 of the same shape.
 
     Raises:
-      ValueError: unknown estimator.
+        ValueError: unknown estimator.
     """
     d = _log_ratio(ref_logp, logp)
     if estimator == 'k1':
@@ -190,13 +191,13 @@ def kl_shaped_rewards(
     """r_i - coef * log(pi(o_i) / pi_ref(o_i)): the k1 estimate of a sequence's KL, taken from its reward.
 
     Args:
-      rewards_B: float [B].
-      logp_sum_B, ref_logp_sum_B: float [B], log-probabilities summed over the completion, under the sampling
-        policy and the reference.
-      coef: beta.
+        rewards_B: float [B].
+        logp_sum_B, ref_logp_sum_B: float [B], log-probabilities summed over the completion, under the
+          sampling policy and the reference.
+        coef: beta.
 
     Returns:
-      float32 [B], the rewards to compute advantages from.
+        float32 [B], the rewards to compute advantages from.
     """
     chex.assert_equal_shape([rewards_B, logp_sum_B, ref_logp_sum_B])
     kl_B = np.asarray(logp_sum_B) - np.asarray(ref_logp_sum_B)
@@ -231,26 +232,26 @@ def grpo_loss(
       distribution.
 
     Args:
-      logp_BT: float32, of the policy in training, at the sampling temperature.
-      old_logp_BT: float32, of the policy that sampled, from the trainer's own forward pass.
-      ref_logp_BT: float32, of the reference; None where there is none.
-      advantages_BT: float32.
-      mask_BT: 1 where the token takes part. What the other arrays hold elsewhere, NaN included, has no
-        effect.
-      config: which of the above.
-      entropy_BT: float32; needed when entropy_coef > 0, otherwise only reported.
-      sampler_logp_BT: float32, what the sampler itself recorded; needed when importance_cap is set, otherwise
-        only compared with `old_logp_BT`.
-      segments_BT: int32, which sequence of its row a token belongs to; None for one sequence per row ('gspo'
-        only).
+        logp_BT: float32, of the policy in training, at the sampling temperature.
+        old_logp_BT: float32, of the policy that sampled, from the trainer's own forward pass.
+        ref_logp_BT: float32, of the reference; None where there is none.
+        advantages_BT: float32.
+        mask_BT: 1 where the token takes part. What the other arrays hold elsewhere, NaN included, has no
+          effect.
+        config: which of the above.
+        entropy_BT: float32; needed when entropy_coef > 0, otherwise only reported.
+        sampler_logp_BT: float32, what the sampler itself recorded; needed when importance_cap is set,
+          otherwise only compared with `old_logp_BT`.
+        segments_BT: int32, which sequence of its row a token belongs to; None for one sequence per row
+          ('gspo' only).
 
     Returns:
-      loss_BT: float32, exactly 0 where the mask is 0.
-      diagnostics: scalars over the masked tokens, without gradient; `merge_diagnostics` joins those of two
-        micro-batches exactly, `mean_diagnostics` makes metrics of them.
+        loss_BT: float32, exactly 0 where the mask is 0.
+        diagnostics: scalars over the masked tokens, without gradient; `merge_diagnostics` joins those of two
+          micro-batches exactly, `mean_diagnostics` makes metrics of them.
 
     Raises:
-      ValueError: an array that `config` needs is missing.
+        ValueError: an array that `config` needs is missing.
     """
     chex.assert_rank(logp_BT, 2)
     given = [x for x in (ref_logp_BT, entropy_BT, sampler_logp_BT, segments_BT) if x is not None]

@@ -29,18 +29,19 @@ def token_logprobs(
     with the sampler's must do the same.
 
     Args:
-      hidden_BTD: final hidden states, float32 or bfloat16. The product with the head accumulates in float32.
-      head_DV: output projection, same dtype as `hidden_BTD` (the transposed embedding where they are tied).
-      targets_BT: int32 token ids in [0, V).
-      temperature: sampling temperature, > 0; a Python number (static under jit).
-      chunk_size: positions of T per chunk. None takes the fewest chunks with B * chunk * V <=
-        `CHUNK_ELEMENTS`, made equal in length. With one chunk there is no loop.
+        hidden_BTD: final hidden states, float32 or bfloat16. The product with the head accumulates in
+          float32.
+        head_DV: output projection, same dtype as `hidden_BTD` (the transposed embedding where they are tied).
+        targets_BT: int32 token ids in [0, V).
+        temperature: sampling temperature, > 0; a Python number (static under jit).
+        chunk_size: positions of T per chunk. None takes the fewest chunks with B * chunk * V <=
+          `CHUNK_ELEMENTS`, made equal in length. With one chunk there is no loop.
 
     Returns:
-      logp_BT and entropy_BT, float32. Gradients flow from both to `hidden_BTD` and `head_DV`.
+        logp_BT and entropy_BT, float32. Gradients flow from both to `hidden_BTD` and `head_DV`.
 
     Raises:
-      ValueError: the temperature or the chunk size is not positive.
+        ValueError: the temperature or the chunk size is not positive.
     """
     chex.assert_rank([hidden_BTD, head_DV, targets_BT], [3, 2, 2])
     chex.assert_equal_shape_prefix([hidden_BTD, targets_BT], 2)
@@ -66,8 +67,8 @@ def _logits(hidden_BCD, head_DV, temperature):
 
 
 def _is_target(targets_BC, logits_BCV):
-    # A comparison with an iota fuses into the sum around it and stays local when V is sharded, where an
-    # indexed gather would first collect all of V.
+    # A comparison with an iota fuses into the sum around it and stays local when V is sharded; an indexed
+    # gather and its transpose, a scatter, depend on the compiler for both.
     return jax.lax.broadcasted_iota(jnp.int32, logits_BCV.shape, 2) == targets_BC[..., None]
 
 
@@ -153,12 +154,12 @@ def sft_loss(logp_BT: jax.Array, weights_BT: jax.Array) -> tuple[jax.Array, dict
     """Weighted negative log-likelihood, -sum(logp * weights).
 
     Args:
-      logp_BT: float32, the log-probability of each target token.
-      weights_BT: float32, 0 where there is no loss, already normalised (`packing.loss_weights`).
+        logp_BT: float32, the log-probability of each target token.
+        weights_BT: float32, 0 where there is no loss, already normalised (`packing.loss_weights`).
 
     Returns:
-      The scalar loss, and sums over the positions that have a weight: `nll_sum` (nats) and `token_count`. All
-      three add up over micro-batches.
+        The scalar loss, and sums over the positions that have a weight: `nll_sum` (nats) and `token_count`.
+        All three add up over micro-batches.
     """
     chex.assert_equal_shape([logp_BT, weights_BT])
     chosen_BT = weights_BT != 0

@@ -36,19 +36,20 @@ class OptimizerConfig:
     """An optimizer and its schedule.
 
     Attributes:
-      learning_rate: the peak.
-      schedule: what follows the warm-up: 'constant', or 'cosine' or 'linear' down to the end rate.
-      warmup_steps: updates over which the rate rises linearly, from learning_rate / warmup_steps.
-      total_steps: updates of the run; the last one has the end rate. Needed unless the schedule is constant.
-      end_ratio: end rate as a share of `learning_rate`.
-      b1, b2, eps: AdamW's (under 'muon', of the leaves that are not matrices).
-      weight_decay: decoupled, times the learning rate; never on norms, biases and embeddings (under 'muon',
-        on Muon's matrices only).
-      clip_norm: largest global norm of the gradient; None does not clip.
-      name: 'adamw', or 'muon' (Muon for the matrices of the layers, AdamW for everything else).
+        learning_rate: the peak.
+        schedule: what follows the warm-up: 'constant', or 'cosine' or 'linear' down to the end rate.
+        warmup_steps: updates over which the rate rises linearly, from learning_rate / warmup_steps.
+        total_steps: updates of the run; the last one has the end rate. Needed unless the schedule is
+          constant.
+        end_ratio: end rate as a share of `learning_rate`.
+        b1, b2, eps: AdamW's (under 'muon', of the leaves that are not matrices).
+        weight_decay: decoupled, times the learning rate; never on norms, biases and embeddings (under 'muon',
+          on Muon's matrices only).
+        clip_norm: largest global norm of the gradient; None does not clip.
+        name: 'adamw', or 'muon' (Muon for the matrices of the layers, AdamW for everything else).
 
     Raises:
-      UserError: a value outside its range.
+        UserError: a value outside its range.
     """
 
     learning_rate: float

@@ -22,12 +22,12 @@ class TokenSequence:
     """A prompt with its completion (C tokens), ready to be packed.
 
     Attributes:
-      tokens: int32 [N], the prompt followed by the completion, which ends with EOS if it stopped by itself.
-      prompt_length: N - C, at least 1, because nothing predicts the first token. C is at least 1, too.
-      per_token: named float arrays [C], one value per completion token (old_logp, sampler_logp, ...).
-      per_sequence: named numbers that hold for every completion token (advantage, ...).
-      masked: True takes the whole sequence out of the loss (a truncated completion under overlong filtering);
-        it is still packed, so that its log-probabilities can be read back.
+        tokens: int32 [N], the prompt followed by the completion, which ends with EOS if it stopped by itself.
+        prompt_length: N - C, at least 1, because nothing predicts the first token. C is at least 1, too.
+        per_token: named float arrays [C], one value per completion token (old_logp, sampler_logp, ...).
+        per_sequence: named numbers that hold for every completion token (advantage, ...).
+        masked: True takes the whole sequence out of the loss (a truncated completion under overlong
+          filtering); it is still packed, so that its log-probabilities can be read back.
     """
 
     tokens: np.ndarray
@@ -54,10 +54,11 @@ def best_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
     """Best-fit decreasing bin packing: longest first, each into the fullest bin that still has room for it.
 
     Returns:
-      Bins of indices into `lengths`, in the order in which they were opened. Equal lengths keep their order.
+        Bins of indices into `lengths`, in the order in which they were opened. Equal lengths keep their
+        order.
 
     Raises:
-      ValueError: a length is greater than `capacity`, or not positive.
+        ValueError: a length is greater than `capacity`, or not positive.
     """
     bins: list[list[int]] = []
     rooms: list[tuple[int, int]] = []  # (room left, bin), sorted
@@ -80,8 +81,8 @@ def pack(sequences: Sequence[TokenSequence], row_length: int, rows_multiple: int
     """Packs by best fit into rows of `row_length`; empty rows fill up to a multiple of `rows_multiple`.
 
     Raises:
-      ValueError: a sequence is longer than a row, has no prompt or no completion, has a per-token array of
-        the wrong length, or has other names of values than the first one.
+        ValueError: a sequence is longer than a row, has no prompt or no completion, has a per-token array of
+          the wrong length, or has other names of values than the first one.
     """
     bins = best_fit([len(s.tokens) for s in sequences], row_length)
     rows = max(1, -(-len(bins) // rows_multiple)) * rows_multiple
@@ -131,12 +132,12 @@ def unpack(
     """Reads per-token values (scored log-probabilities, say) back into one array [C] per sequence.
 
     Args:
-      values_RT: [R, T], aligned with `packed.targets`.
-      packed: what `pack(sequences, ...)` returned.
-      sequences: the list that was packed, in the same order.
+        values_RT: [R, T], aligned with `packed.targets`.
+        packed: what `pack(sequences, ...)` returned.
+        sequences: the list that was packed, in the same order.
 
     Returns:
-      One array [C_i] for each of `sequences`, in their order.
+        One array [C_i] for each of `sequences`, in their order.
     """
     values = np.asarray(values_RT).reshape(-1)
     flat = packed.sequence.reshape(-1)
@@ -174,17 +175,17 @@ def loss_weights(
     others weigh as much as if it had never been sampled.
 
     Args:
-      mask_RT: float32 [R, T], of the whole minibatch (before it is cut into micro-batches).
-      sequence_RT: int32 [R, T], which sequence a position belongs to, -1 in padding.
-      normalize: one of the three above.
-      max_length: the longest completion allowed, in tokens; used by 'constant' only.
-      totals: `loss_counts` summed over all hosts, where this host holds a share of the minibatch.
+        mask_RT: float32 [R, T], of the whole minibatch (before it is cut into micro-batches).
+        sequence_RT: int32 [R, T], which sequence a position belongs to, -1 in padding.
+        normalize: one of the three above.
+        max_length: the longest completion allowed, in tokens; used by 'constant' only.
+        totals: `loss_counts` summed over all hosts, where this host holds a share of the minibatch.
 
     Returns:
-      float32 [R, T], 0 outside the mask.
+        float32 [R, T], 0 outside the mask.
 
     Raises:
-      ValueError: unknown `normalize`, or 'constant' without a positive `max_length`.
+        ValueError: unknown `normalize`, or 'constant' without a positive `max_length`.
     """
     mask = np.asarray(mask_RT) > 0
     sequence = np.where(mask, np.asarray(sequence_RT), -1)

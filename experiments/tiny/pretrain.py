@@ -1,0 +1,34 @@
+"""Pretrains the tiny base model on the tiny world's documents, from scratch, tokenizer included.
+
+    bash launch/local.sh experiments/tiny/pretrain.py [--config.seed=1]
+    bash launch/local.sh experiments/tiny/pretrain.py:world=plain
+
+`world` is the mixture of documents: 'reflective' (the shipped base) or 'plain', the counter-world whose documents do not
+favour reflection.
+"""
+
+from ml_collections import ConfigDict
+
+from experiments.tiny import suites
+from r1jax.config import parse_arg
+
+
+def get_config(arg: str = '') -> ConfigDict:
+    arg = parse_arg(arg, world='reflective', seed=0)
+    config = ConfigDict()
+    config.name = f'tiny-pretrain-{arg.world}'
+    config.seed = arg.seed
+    config.cpu_devices = 2
+    config.stages = ConfigDict()
+    config.stages.pretrain = ConfigDict({
+        'kind': 'pretrain',
+        'model': 'tiny',
+        'recipe': arg.world,
+        'steps': 2000,
+        'documents_per_step': 64,
+        'optimizer': {
+            'name': 'muon', 'learning_rate': 4e-3, 'schedule': 'cosine', 'warmup_steps': 50, 'total_steps': 2000,
+            'end_ratio': 0.02, 'weight_decay': 0.05},
+    })
+    config.evaluation = suites.short()
+    return config

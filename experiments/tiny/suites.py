@@ -1,0 +1,25 @@
+"""How the tiny models are measured: the paper's protocol, sampling at T = 1 as in training, and harder problems."""
+
+from ml_collections import ConfigDict
+
+SLOTS, MAX_TOKENS = 128, 128
+
+
+def _suite(task: str, problems: int, samples: int, temperature: float, top_p: float) -> ConfigDict:
+    return ConfigDict({
+        'task': task, 'problems': problems, 'samples': samples,
+        'sampling': {'slots': SLOTS, 'max_tokens': MAX_TOKENS, 'temperature': temperature, 'top_p': top_p}})
+
+
+def paper() -> ConfigDict:
+    """pass@1 of 16 samples at T = 0.6 and top-p 0.95 on 512 problems, T = 1 beside it, and one size longer than trained."""
+    return ConfigDict({'suites': {
+        'main': _suite('tiny_reasoning', 512, 16, 0.6, 0.95),
+        'main@1': _suite('tiny_reasoning', 512, 4, 1.0, 1.0),
+        'longer': _suite('tiny_arithmetic:difficulty=7', 64, 16, 0.6, 0.95),
+    }})
+
+
+def short() -> ConfigDict:
+    """A first look: 256 problems, 4 samples."""
+    return ConfigDict({'suites': {'main': _suite('tiny_reasoning', 256, 4, 0.6, 0.95)}})

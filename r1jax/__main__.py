@@ -1,0 +1,248 @@
+"""The command line: `python -m r1jax COMMAND`, also installed as `r1jax`.
+
+This file reads flags and prints; the work is done by what the handlers import. Those imports stand inside the
+handlers, so that --help and a mistyped flag answer at once, before jax is loaded.
+"""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from r1jax.errors import UserError, nearest
+
+
+class _Parser(argparse.ArgumentParser):
+    """An ArgumentParser whose complaints are UserErrors: one sentence, without the usage text."""
+
+    def __init__(self, *args, **kwargs):
+        formatter = argparse.RawDescriptionHelpFormatter
+        super().__init__(*args, formatter_class=formatter, allow_abbrev=False, **kwargs)
+
+    def error(self, message: str):
+        raise UserError(f'{message} (see {self.prog} --help)')
+
+    def flags(self) -> list[str]:
+        return [flag for action in self._actions for flag in action.option_strings if flag.startswith('--')]
+
+
+# ---- commands ----
+
+
+def _run(args: argparse.Namespace) -> None:
+    from r1jax.config import load_experiment
+    config = load_experiment(args.config, args.overrides)
+    _split_cpu(config.get('cpu_devices'))
+    from r1jax.pipeline import run_experiment
+    print(f'report: {run_experiment(config, args.workdir, only=args.only)}')
+
+
+def _split_cpu(n: object) -> None:
+    """Makes a CPU look like `n` devices, which jax allows only before its first use.
+
+    Accelerators stay as they are. What is no number is left to the run, which refuses it and says where.
+    """
+    if isinstance(n, int) and n > 1:
+        import jax
+        jax.config.update('jax_num_cpu_devices', n)
+
+
+def _eval(args: argparse.Namespace) -> None:
+    from r1jax.stages.evaluate import evaluate_checkpoint
+    result = evaluate_checkpoint(
+        checkpoint=args.checkpoint, task=args.task, samples=args.samples, temperature=args.temperature,
+        top_p=args.top_p, problems=args.problems, max_tokens=args.max_tokens, seed=args.seed, out=args.out)
+    print(json.dumps(result, indent=2, ensure_ascii=False))
+
+
+def _sample(args: argparse.Namespace) -> None:
+    from r1jax.data import templates
+    prompt = templates.apply(args.template, args.prompt)
+    from r1jax.stages.evaluate import sample_checkpoint
+    completions = sample_checkpoint(
+        checkpoint=args.checkpoint, prompts=[prompt], n=args.n, temperature=args.temperature,
+        top_p=args.top_p, top_k=args.top_k, min_p=args.min_p, max_tokens=args.max_tokens, seed=args.seed)
+    for i, completion in enumerate(completions, start=1):
+        cut = '' if completion.finished else ', cut at --max_tokens'
+        print(f'--- {i} of {args.n}: {completion.n_tokens} tokens{cut}\n{completion.text}', flush=True)
+
+
+def _tasks(args: argparse.Namespace) -> None:
+    from r1jax.data import tasks
+    from r1jax.models.config import PRESETS
+    from r1jax.rewards import base
+    lists = {'tasks and mixtures': tasks.names(), 'rewards': base.names(), 'models': PRESETS}
+    for title, found in lists.items():
+        print(f'{title}:', *sorted(found), sep='\n  ')
+
+
+def _report(args: argparse.Namespace) -> None:
+    if not args.workdir.is_dir():
+        raise UserError(f"there is no run in '{args.workdir}': --workdir is the folder that `run` wrote to")
+    from r1jax.runtime.report import build_report
+    print(f'report: {build_report(args.workdir)}')
+
+
+# ---- flags ----
+
+
+def _at_least(kind: type, low: float, high: float = float('inf')) -> Callable[[str], float]:
+    """A converter for argparse: text -> `kind` within [low, high]."""
+    limits = f'at least {low}' + (f' and at most {high}' if high < float('inf') else '')
+
+    def convert(text: str) -> float:
+        value = kind(text)
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f'must be {limits}, got {text}')
+        return value
+
+    convert.__name__ = {int: 'integer', float: 'number'}[kind]  # argparse says "invalid integer value"
+    return convert
+
+
+def _add_sampling_flags(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add('--checkpoint', required=True, metavar='DIR',
+        help='a checkpoint folder, or package:NAME for a model that is shipped')
+    add('--temperature', type=_at_least(float, 0), default=0.6, metavar='T',
+        help='0 is greedy (default %(default)s)')
+    add('--top_p', type=_at_least(float, 0, 1), default=0.95, metavar='P',
+        help='sample from the likeliest tokens that hold this share (default %(default)s)')
+    add('--max_tokens', type=_at_least(int, 1), default=512, metavar='N',
+        help='longest completion, in tokens (default %(default)s)')
+    add('--seed', type=_at_least(int, 0), default=0, metavar='N',
+        help='same seed, same text (default %(default)s)')
+
+
+def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
+    """The parser of the whole command line, and that of each command."""
+    parser = _Parser(
+        prog='r1jax', description='Train reasoning models the way DeepSeek-R1 was trained, in JAX.',
+        epilog='Every command explains itself: r1jax COMMAND --help')
+    commands = parser.add_subparsers(title='commands', dest='command', metavar='COMMAND')
+
+    def command(name: str, handler: Callable, about: str, more: str, example: str) -> _Parser:
+        added = commands.add_parser(
+            name, help=about, description=f'{about[0].upper()}{about[1:]}.\n{more}',
+            epilog=f'Example:\n  {example}')
+        added.set_defaults(handler=handler)
+        return added
+
+    run = command(
+        'run', _run, 'run an experiment file, or go on with a run that was interrupted',
+        'Any value of the experiment can be set with --config.KEY=VALUE, where KEY is its path with dots.\n'
+        'Stages that are done are skipped; the same command goes on where the run stopped.',
+        'python -m r1jax run --config=experiments/tiny/r1_zero.py:seed=1 --workdir=runs/r1_zero \\\n'
+        '      --config.stages.r1_zero.lr=1e-5')
+    run.add_argument('--config', required=True, metavar='FILE[:ARG]', help='the experiment, and its argument')
+    run.add_argument('--workdir', required=True, metavar='DIR', type=Path, help='the folder to write to')
+    run.add_argument('--only', metavar='STAGE', help='run this stage alone; those before it must be done')
+
+    evaluate = command(
+        'eval', _eval, 'measure a checkpoint on the test problems of a task',
+        'Prints pass@1 over all samples, cons@N (majority), pass@N, format and length, as JSON.',
+        'python -m r1jax eval --checkpoint=package:tiny_base --task=tiny_arithmetic --out=eval.json')
+    _add_sampling_flags(evaluate)
+    add = evaluate.add_argument
+    add('--task', required=True, metavar='NAME', help='a task or mixture, see `r1jax tasks`')
+    add('--samples', type=_at_least(int, 1), default=16, metavar='N',
+        help='completions of each problem (default %(default)s)')
+    add('--problems', type=_at_least(int, 1), default=512, metavar='N',
+        help='how many problems of the test split (default %(default)s)')
+    add('--out', metavar='FILE', type=Path, help='also write the result to this file')
+
+    sample = command(
+        'sample', _sample, 'print completions of a prompt, each as soon as it is finished',
+        'The same seed gives the same text.',
+        'python -m r1jax sample --checkpoint=package:tiny_base --template=tiny --prompt="17+25-8=?" --n=4')
+    _add_sampling_flags(sample)
+    add = sample.add_argument
+    add('--prompt', required=True, metavar='TEXT', help='the prompt, or the question for --template')
+    add('--template', default='none', metavar='NAME',
+        help="what to put around the prompt: 'r1_zero' is the paper's (default %(default)s)")
+    add('--n', type=_at_least(int, 1), default=1, metavar='N', help='completions (default %(default)s)')
+    add('--top_k', type=_at_least(int, 0), default=0, metavar='K',
+        help='sample from this many likeliest tokens; 0: from all (default %(default)s)')
+    add('--min_p', type=_at_least(float, 0, 1), default=0.0, metavar='P',
+        help='leave out tokens below this share of the likeliest one (default %(default)s)')
+
+    command('tasks', _tasks, 'list the tasks, rewards and models that experiments can name', '',
+            'python -m r1jax tasks')
+
+    report = command(
+        'report', _report, 'write report.html anew from what a run has logged so far', '',
+        'python -m r1jax report --workdir=runs/r1_zero')
+    report.add_argument('--workdir', required=True, metavar='DIR', type=Path, help="the run's folder")
+    return parser, dict(commands.choices)
+
+
+def _take_overrides(argv: Sequence[str]) -> tuple[list[str], list[tuple[str, str]]]:
+    """Splits --config.KEY=VALUE and --config.KEY VALUE off the other arguments."""
+    rest, overrides, words = [], [], iter(argv)
+    for word in words:
+        if not word.startswith('--config.'):
+            rest.append(word)
+            continue
+        key, equals, value = word.removeprefix('--config.').partition('=')
+        value = value if equals else next(words, None)
+        if not key or value is None:
+            raise UserError(f"'{word}' needs a key and a value, as in --config.seed=1")
+        overrides.append((key, value))
+    return rest, overrides
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """Reads a command line.
+
+    Returns:
+        The flags of the command, with `handler`, the function that carries it out, and `overrides`, pairs
+        (key, value) of --config.KEY=VALUE.
+
+    Raises:
+        UserError: no or an unknown command, an unknown flag, a bad or missing value.
+        SystemExit: --help was asked for and has been printed.
+    """
+    parser, commands = _parsers()
+    if not argv:
+        raise UserError(f'no command given (known: {", ".join(commands)}; see r1jax --help)')
+    if not argv[0].startswith('-') and argv[0] not in commands:
+        raise UserError(f"unknown command '{argv[0]}'{nearest(argv[0], commands)}")
+    rest, overrides = _take_overrides(argv) if argv[0] == 'run' else (list(argv), [])
+    command = commands.get(argv[0], parser)
+    # Flags first: a mistyped one should be named even where another is missing because of it.
+    known = command.flags()
+    for word in rest:
+        flag = word.partition('=')[0]
+        if flag.startswith('--') and len(flag) > 2 and flag not in known:
+            raise UserError(f"unknown flag '{flag}' of {command.prog}{nearest(flag, known)}")
+    args = parser.parse_args(rest)
+    args.overrides = overrides
+    return args
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Carries out a command line (the process's own by default).
+
+    Returns:
+        The exit code: 0; 2 after a user's mistake, told in one sentence on stderr; 130 when interrupted.
+    """
+    argv = sys.argv[1:] if argv is None else argv
+    try:
+        args = parse(argv)
+        args.handler(args)
+    except UserError as error:
+        print(f'r1jax: {error}', file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        then = '; the same command goes on from the last checkpoint' if argv[0] == 'run' else ''
+        print(f'\nr1jax: interrupted{then}', file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # `r1jax tasks | head`: nobody reads on, and the flush at exit must not complain
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

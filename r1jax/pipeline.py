@@ -1,0 +1,137 @@
+"""Runs an experiment: its stages in order, the evaluations before and after, summary and report.
+
+The run's folder holds `manifest.json` (which experiment this is), `stages/NAME/` and, at the end, `summary.json` and
+`report.html`. The same command goes on with an interrupted run: what is done is skipped, what was begun resumes.
+"""
+
+import datetime
+import json
+import os
+import pathlib
+import subprocess
+
+from ml_collections import ConfigDict
+
+import r1jax
+from r1jax.config import Experiment, config_hash, parse_experiment, to_dict
+from r1jax.errors import UserError, nearest
+from r1jax.parallel.mesh import make_mesh
+from r1jax.runtime.checkpoint import load_model, resolve
+from r1jax.runtime.report import build_report
+from r1jax.stages import evaluate, grpo, pretrain
+from r1jax.stages.base import Inputs
+
+# kind of stage -> (its settings, the function that runs it)
+STAGES = {
+    'grpo': (grpo.GRPOStage, grpo.run),
+    'pretrain': (pretrain.PretrainStage, pretrain.run),
+}
+
+
+def run_experiment(config: ConfigDict, workdir: pathlib.Path, only: str | None = None) -> pathlib.Path:
+    """Runs what is not done yet and returns the path of the report.
+
+    Args:
+        config: as `config.load_experiment` returns it.
+        workdir: the run's folder; made if absent.
+        only: run this stage alone; those before it must be done.
+
+    Raises:
+        UserError: if the config is wrong, or the folder holds another experiment (which is left as it is).
+    """
+    experiment = parse_experiment(config, {kind: cls for kind, (cls, _) in STAGES.items()}, evaluate.Evaluation)
+    if only is not None and only not in experiment.stages:
+        raise UserError(f"--only={only}: the experiment has no such stage{nearest(only, experiment.stages)}")
+    mesh = make_mesh(experiment.mesh)
+    if experiment.base:
+        resolve(experiment.base)
+    workdir = pathlib.Path(workdir)
+    _claim(workdir, experiment)
+    base = experiment.base
+    for name, stage in experiment.stages.items():
+        folder = workdir / 'stages' / name
+        inputs = Inputs(name, experiment.seed, mesh, base)
+        if not (folder / 'DONE').exists():
+            if only is not None and name != only:
+                raise UserError(f"--only={only}: stage '{name}' comes before it and is not done yet")
+            folder.mkdir(parents=True, exist_ok=True)
+            _write_json(folder / 'config.json', {'kind': stage.kind} | to_dict(stage.config))
+            if experiment.evaluation and base:
+                _evaluate(experiment, 'base', base, inputs, workdir, folder)
+            artifact = STAGES[stage.kind][1](stage.config, inputs, folder)
+            if experiment.evaluation:
+                _evaluate(experiment, name, str(artifact.model), inputs, workdir, folder)
+            (folder / 'DONE').touch()
+        base = str(folder / 'model')
+        if name == only:
+            break
+    return build_report(workdir)
+
+
+def _claim(workdir: pathlib.Path, experiment: Experiment) -> None:
+    """Writes the manifest of a new run, or checks that the folder's run is this one."""
+    path = workdir / 'manifest.json'
+    description = to_dict(experiment)
+    digest = config_hash(description)
+    if path.exists():
+        try:
+            held = json.loads(path.read_text())
+        except ValueError as error:
+            raise UserError(f'{path} cannot be read, so {workdir} may hold another run: {error}') from error
+        if held.get('hash') != digest:
+            difference = _first_difference(held.get('experiment', {}), description)
+            raise UserError(
+                f"{workdir} holds another experiment ('{held.get('experiment', {}).get('name')}', which differs in "
+                f'{difference}): choose another --workdir; nothing was changed')
+        return
+    if workdir.exists() and any(workdir.iterdir()):
+        raise UserError(f'{workdir} is not empty and holds no run: choose another --workdir; nothing was changed')
+    workdir.mkdir(parents=True, exist_ok=True)
+    _write_json(path, {
+        'experiment': description,
+        'hash': digest,
+        'commit': _commit(),
+        'version': r1jax.__version__,
+        'created': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
+    })
+
+
+def _first_difference(held: object, wanted: object, where: str = '') -> str:
+    if isinstance(held, dict) and isinstance(wanted, dict):
+        for key in sorted({*held, *wanted}):
+            if held.get(key) != wanted.get(key):
+                return _first_difference(held.get(key), wanted.get(key), f'{where}.{key}' if where else key)
+    return f'{where}: {held!r} there, {wanted!r} here'
+
+
+def _commit() -> str | None:
+    """The commit of the source tree, None where it is no git checkout."""
+    here = pathlib.Path(__file__).resolve().parent
+    try:
+        done = subprocess.run(
+            ['git', '-C', str(here), 'describe', '--always', '--dirty', '--abbrev=12'], capture_output=True, text=True,
+            timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def _evaluate(
+    experiment: Experiment, title: str, model: str, inputs: Inputs, workdir: pathlib.Path, folder: pathlib.Path
+) -> None:
+    """Measures a model once and enters its figures in summary.json."""
+    summary_path = workdir / 'summary.json'
+    summary = json.loads(summary_path.read_text()) if summary_path.exists() else {
+        'experiment': experiment.name, 'seed': experiment.seed, 'stages': {}}
+    if title in summary['stages']:
+        return
+    summary['stages'][title] = evaluate.evaluate(
+        load_model(model, inputs.decoding), experiment.evaluation, inputs.decoding, experiment.seed, title, folder / 'eval')
+    _write_json(summary_path, summary)
+
+
+def _write_json(path: pathlib.Path, value: object) -> None:
+    """Writes in one rename, so that a crash leaves the old file or the new one."""
+    temporary = path.with_name(f'.{path.name}.tmp')
+    temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + '\n')
+    os.replace(temporary, path)

@@ -1,0 +1,71 @@
+"""The inside of a worker process: what `pool.WorkerPool` starts. It imports nothing heavy."""
+
+import importlib
+import os
+import pickle
+import resource
+import signal
+import traceback
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+
+
+def serve(descriptor: int, memory: int, life_s: float) -> None:
+    """Answers requests (function, preparing function or '', pickled item) on a socket until it closes.
+
+    Every request gets two answers: None when the function is about to run, so that the parent's clock leaves
+    imports and preparation out, then (status, value). More than `memory` bytes of address space end the
+    process: what is left of it cannot be trusted. A call of more than `life_s` seconds, which only a dead
+    parent allows, ends it too.
+    """
+    connection = Connection(descriptor)
+    os.dup2(2, 1)  # what a verifier prints is no part of the parent's output
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+    if hard == resource.RLIM_INFINITY or memory < hard:
+        resource.setrlimit(resource.RLIMIT_AS, (memory, hard))
+    while True:
+        try:
+            name, prepare, payload = connection.recv()
+        except EOFError:
+            return
+        failure, function, item = None, None, None
+        try:
+            function, item = _load(name), pickle.loads(payload)
+            if prepare:
+                _load(prepare)(item)
+        except Exception as error:
+            failure = _portable(error)
+        connection.send(None)
+        signal.setitimer(signal.ITIMER_REAL, life_s)
+        connection.send_bytes(failure or _run(function, item))
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def _run(function: Callable, item: object) -> bytes:
+    try:
+        return pickle.dumps(('ok', function(item)))
+    except MemoryError:
+        os._exit(1)
+    except Exception as error:
+        return _portable(error)
+
+
+def _load(name: str) -> Callable:
+    module, _, attribute = name.partition(':')
+    return getattr(importlib.import_module(module), attribute)
+
+
+def _portable(error: Exception) -> bytes:
+    """Pickles an exception with its traceback; as a RuntimeError where its own type may not travel."""
+    error.add_note('in a reward worker: ' + ''.join(traceback.format_exception(error)))
+    try:
+        answer = pickle.dumps(('error', error))
+        pickle.loads(answer)
+    except Exception:
+        answer = b''
+    if not answer or type(error).__module__.partition('.')[0] not in ('builtins', 'r1jax'):
+        plain = RuntimeError(f'{type(error).__name__}: {error}')
+        plain.add_note(error.__notes__[-1])
+        answer = pickle.dumps(('error', plain))
+    return answer

@@ -1,0 +1,130 @@
+"""Models and training states on disk, through orbax.
+
+A *model folder* holds one model for others to load: `model.json` (its ModelConfig), the tokenizer's files and sharded
+`params/`. A folder with `config.json` and safetensors (Hugging Face) is read in the same way. *Checkpoints* are a
+stage's own: the training state at some steps, to go on from.
+"""
+
+import dataclasses
+import json
+import pathlib
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+
+from r1jax.data import tokenizers
+from r1jax.errors import UserError
+from r1jax.interop import hf
+from r1jax.models import transformer
+from r1jax.models.config import ModelConfig
+from r1jax.parallel.rules import Sharding
+
+# Models that ship with the package, by the name after 'package:'.
+ASSETS = pathlib.Path(__file__).resolve().parents[1] / 'assets'
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """A model ready for use: parameters on the mesh, their description and the tokenizer."""
+
+    params: transformer.Params
+    cfg: ModelConfig
+    tokenizer: tokenizers.Tokenizer
+
+
+def resolve(spec: str | pathlib.Path) -> pathlib.Path:
+    """Turns 'package:NAME' or a path into the folder that holds a model (itself, or its `model/`).
+
+    Raises:
+        UserError: if there is none.
+    """
+    spec = str(spec)
+    if spec.startswith('package:'):
+        name = spec.removeprefix('package:')
+        folder = ASSETS / name
+        if not folder.is_dir():
+            shipped = ', '.join(sorted(p.name for p in ASSETS.glob('*') if p.is_dir())) or 'none'
+            raise UserError(f"no model named '{name}' ships with the package (known: {shipped})")
+        return folder
+    folder = pathlib.Path(spec).expanduser()
+    for candidate in (folder, folder / 'model'):
+        if (candidate / 'model.json').exists() or (candidate / 'config.json').exists() and any(
+                candidate.glob('*.safetensors')):
+            return candidate
+    what = 'has no model.json and no config.json with *.safetensors' if folder.exists() else 'does not exist'
+    raise UserError(f'checkpoint {spec} {what}')
+
+
+def load_model(spec: str | pathlib.Path, sharding: Sharding) -> Model:
+    """Reads a model folder onto the mesh; parameters come as float32.
+
+    Raises:
+        UserError: if the folder, a file or a tensor is missing or damaged, or the mesh does not divide the parameters.
+    """
+    folder = resolve(spec)
+    if (folder / 'model.json').exists():
+        try:
+            cfg = ModelConfig(**json.loads((folder / 'model.json').read_text()))
+        except (ValueError, TypeError) as error:
+            raise UserError(f"{folder / 'model.json'} is no model description: {error}") from error
+        with ocp.StandardCheckpointer() as checkpointer:
+            try:
+                params = checkpointer.restore((folder / 'params').absolute(), abstract_params(cfg, sharding))
+            except (ValueError, FileNotFoundError, KeyError) as error:
+                raise UserError(f"{folder / 'params'} cannot be read: {str(error).splitlines()[0]}") from error
+    else:
+        cfg = hf.read_config(folder)
+        params = jax.device_put(hf.read_params(folder, cfg), transformer.shardings(cfg, sharding))
+    return Model(params, cfg, tokenizers.load(folder))
+
+
+def abstract_params(cfg: ModelConfig, sharding: Sharding) -> transformer.Params:
+    """Returns Params of ShapeDtypeStructs with shardings: what orbax needs to know to restore."""
+    return jax.tree.map(
+        lambda spec, where: jax.ShapeDtypeStruct(spec.shape, spec.dtype, sharding=where),
+        transformer.abstract(cfg), transformer.shardings(cfg, sharding))
+
+
+def save_model(folder: pathlib.Path, model: Model) -> None:
+    """Writes a model folder; each host writes its own shards."""
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save((folder / 'params').absolute(), model.params, force=True)
+    if jax.process_index() == 0:
+        model.tokenizer.save(folder)
+        (folder / 'model.json').write_text(json.dumps(dataclasses.asdict(model.cfg), indent=2) + '\n')
+
+
+class Checkpoints:
+    """The training states of one stage, the newest `keep` of them. A context manager."""
+
+    def __init__(self, folder: pathlib.Path, keep: int = 2):
+        self._manager = ocp.CheckpointManager(
+            folder.absolute(),
+            options=ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True),
+            item_names=('state', 'position'))
+
+    def latest(self) -> int | None:
+        """Returns the newest step that was saved whole, None if there is none."""
+        return self._manager.latest_step()
+
+    def save(self, step: int, state: Any, position: dict) -> None:
+        """Saves a pytree of arrays and a JSON-ready position (data iterator, counters), in the background."""
+        self._manager.save(
+            step, args=ocp.args.Composite(
+                state=ocp.args.StandardSave(state), position=ocp.args.JsonSave(position)))
+
+    def restore(self, step: int, like: Any) -> tuple[Any, dict]:
+        """Returns (state, position) of a step, the state with the shapes, dtypes and shardings of `like`."""
+        restored = self._manager.restore(
+            step, args=ocp.args.Composite(
+                state=ocp.args.StandardRestore(jax.tree.map(ocp.utils.to_shape_dtype_struct, like)),
+                position=ocp.args.JsonRestore()))
+        return restored.state, restored.position
+
+    def __enter__(self) -> 'Checkpoints':
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._manager.wait_until_finished()
+        self._manager.close()

@@ -1,0 +1,247 @@
+"""summary.json -> the table of figures: a row for each model and group of problems, and the change."""
+
+import dataclasses
+import json
+import math
+import re
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Column:
+    """A metric. `better`: +1 if more is better, -1 if less is, 0 where neither is; `percent`: a share."""
+    metric: str
+    label: str
+    unit: str
+    help: str
+    better: int
+    percent: bool = True
+    digits: int = 1
+
+    def show(self, value: float | None, sign: bool = False) -> str:
+        if value is None or not math.isfinite(value):
+            return '–'
+        scaled = round(100 * value if self.percent else value, self.digits) + 0.0  # never a minus before 0
+        text = f'{scaled:+,.{self.digits}f}' if sign else f'{scaled:,.{self.digits}f}'
+        return text.replace('-', '\N{MINUS SIGN}')
+
+
+@dataclasses.dataclass(frozen=True)
+class Figure:
+    """A mean with its 95% interval, as summary.json has it; n observations."""
+    mean: float
+    low: float | None
+    high: float | None
+    n: int | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Change:
+    """After minus before. verdict: better, worse, changed (where neither direction is better), unclear (the
+    interval holds 0) or unknown (no intervals)."""
+    mean: float
+    low: float | None
+    high: float | None
+    verdict: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """The figures of one group of problems: 'all', a family, or 'family/language'."""
+    name: str
+    label: str
+    level: int
+    n: str
+    models: list[tuple[str, list[Figure | None]]]
+    changes: list[Change | None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    models: list[str]
+    columns: list[Column]
+    groups: list[Group]
+
+
+# The columns in their order. Here `metric` is a pattern, of the part of the name before '/T='.
+_KNOWN = (
+    Column('pass@1', 'pass@1', '%', 'share of right answers, mean over the samples of each problem', +1),
+    Column(r'cons@(\d+)', 'cons@{}', '%', 'share of problems with a right majority of {} samples', +1),
+    Column(r'pass@(\d+)', 'pass@{}', '%', 'share of problems with a right answer among {} samples', +1),
+    Column('format', 'format', '%', 'share of completions in the form that was asked for', +1),
+    Column('last_answer', 'last answer right', '%', 'share whose last answer is right, in whatever form', +1),
+    Column('length', 'length', 'tokens', 'mean length of a completion', 0, percent=False),
+    Column('reflection_per_1k', 'reflection', 'per 1,000 tokens', 'words such as wait, check and however', 0,
+           percent=False, digits=2),
+    Column('language_consistency', 'language', '%', 'share of the words in the language of the question', +1),
+    Column('truncated', 'truncated', '%', 'share of completions cut at the maximum length', -1),
+)
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """'pass@1/T=0.6/logic/en' -> ('pass@1/T=0.6', 'logic/en'); the temperature belongs to the metric."""
+    metric, _, group = name.partition('/')
+    if group.startswith('T='):
+        temperature, _, group = group.partition('/')
+        metric = f'{metric}/{temperature}'
+    return metric, group or 'all'
+
+
+def column_of(metric: str) -> Column:
+    """How to show a metric; one that is not known is shown as it is, without a better direction."""
+    kind, _, temperature = metric.partition('/T=')
+    rank, samples = _rank(kind)
+    if rank < len(_KNOWN):
+        column = _KNOWN[rank]
+        label, meaning = column.label.format(*samples), column.help.format(*samples)
+    else:
+        label, meaning = kind.replace('_', ' '), metric
+        column = Column(metric, label, '', meaning, 0, percent=False, digits=3)
+    if temperature:
+        label, meaning = f'{label}, T={temperature}', f'{meaning}, sampled at temperature {temperature}'
+    return dataclasses.replace(column, metric=metric, label=label, help=meaning)
+
+
+def difference(before: Figure, after: Figure, better: int) -> Change:
+    """after - before with an interval from the two intervals.
+
+    The method of variance estimates recovery (Newcombe, Statistics in Medicine 17, 1998, method 10; Zou and
+    Donner, Statistics in Medicine 27, 2008): with d the difference of the means, lower = d - sqrt((m2-l2)^2 +
+    (u1-m1)^2). It takes the two figures for independent; here both models answered the same problems, which
+    tends to make the true interval narrower.
+    """
+    mean = after.mean - before.mean
+    bounds = (before.low, before.high, after.low, after.high)
+    if any(bound is None for bound in bounds):
+        return Change(mean, None, None, 'unknown')
+    low = mean - math.hypot(after.mean - after.low, before.high - before.mean)
+    high = mean + math.hypot(after.high - after.mean, before.mean - before.low)
+    if low <= 0 <= high:
+        verdict = 'unclear'
+    elif better == 0:
+        verdict = 'changed'
+    else:
+        verdict = 'better' if mean * better > 0 else 'worse'
+    return Change(mean, low, high, verdict)
+
+
+def comparison(summary: dict[str, Any]) -> Table | None:
+    """The whole table, or None if there are no figures. The change is from the first model to the last."""
+    stages = summary.get('stages')
+    if not isinstance(stages, dict):
+        return None
+    figures: dict[tuple[str, str, str], Figure] = {}
+    for model, named in stages.items():
+        for name, value in (named if isinstance(named, dict) else {}).items():
+            figure = _figure(value)
+            if figure is not None:
+                figures[(model, *split_name(name))] = figure
+    if not figures:
+        return None
+    models = [model for model in stages if any(key[0] == model for key in figures)]
+    columns = sorted(map(column_of, dict.fromkeys(key[1] for key in figures)), key=_column_order)
+    # Families in the order of the file, each followed by its languages.
+    names = list(dict.fromkeys(key[2] for key in figures))
+    families = list(dict.fromkeys(name.split('/')[0] for name in names))
+    names.sort(key=lambda name: (name != 'all', families.index(name.split('/')[0]), name.count('/')))
+    return Table(models, columns, [_group(name, models, columns, figures) for name in names])
+
+
+def headlines(table: Table | None) -> list[dict[str, Any]]:
+    """The cards on top: main figures of all problems, {column, before, after, change}; before may be None."""
+    if table is None or table.groups[0].name != 'all':
+        return []
+    chosen, seen = [], set()
+    for i, column in enumerate(table.columns):
+        kind = column.metric.partition('/')[0]
+        if kind in seen or not re.fullmatch(r'pass@1|cons@\d+|format|length|reflection_per_1k', kind):
+            continue
+        seen.add(kind)
+        first, last = table.groups[0].models[0][1][i], table.groups[0].models[-1][1][i]
+        if last is not None:
+            chosen.append({'column': column, 'before': first if len(table.models) > 1 else None,
+                           'after': last, 'change': table.groups[0].changes[i]})
+    return chosen
+
+
+def forest(table: Table | None) -> dict[str, Any] | None:
+    """pass@1 of each group and model with its interval, for the plot beside the table."""
+    if table is None:
+        return None
+    index = next((i for i, column in enumerate(table.columns) if column.metric.startswith('pass@1')), None)
+    if index is None:
+        return None
+    groups = [group for group in table.groups if any(figures[index] for _, figures in group.models)]
+    return {'title': table.columns[index].label, 'groups': [group.label for group in groups],
+            'levels': [group.level for group in groups],
+            'models': [{'name': model, 'figures': [
+                None if figure is None else [figure.mean, figure.low, figure.high]
+                for figure in (group.models[m][1][index] for group in groups)]}
+                for m, model in enumerate(table.models)]}
+
+
+def extra_tables(summary: dict[str, Any]) -> list[dict[str, Any]]:
+    """summary['tables'] as {title, columns, rows}; each is a list or a mapping of rows of named cells."""
+    shown = []
+    tables = summary.get('tables')
+    for title, content in (tables.items() if isinstance(tables, dict) else ()):
+        rows = list(content.items()) if isinstance(content, dict) else list(enumerate(content or [], start=1))
+        if rows and all(isinstance(row, dict) for _, row in rows):
+            columns = list(dict.fromkeys(name for _, row in rows for name in row))
+            cells = [(str(label), [_cell(row.get(name)) for name in columns]) for label, row in rows]
+            shown.append({'title': title, 'columns': columns, 'rows': cells})
+        elif rows:
+            cells = [(str(label), [_cell(row)]) for label, row in rows]
+            shown.append({'title': title, 'columns': [''], 'rows': cells})
+    return shown
+
+
+def _group(name: str, models: list[str], columns: list[Column],
+           figures: dict[tuple[str, str, str], Figure]) -> Group:
+    by_model = [(model, [figures.get((model, column.metric, name)) for column in columns])
+                for model in models]
+    changes: list[Change | None] = [None] * len(columns)
+    if len(models) > 1:
+        changes = [difference(first, last, column.better) if first and last else None
+                   for first, last, column in zip(by_model[0][1], by_model[-1][1], columns,
+                                                  strict=True)]
+    counts = sorted({figure.n for _, row in by_model for figure in row if figure and figure.n is not None})
+    n = '' if not counts else f'{counts[0]:,}' if len(counts) == 1 else f'{counts[0]:,} to {counts[-1]:,}'
+    label = 'all problems' if name == 'all' else name.replace('/', ' · ')
+    return Group(name, label, 0 if name == 'all' else 1 + name.count('/'), n, by_model, changes)
+
+
+def _figure(value: Any) -> Figure | None:
+    if not isinstance(value, dict):
+        value = {'mean': value}
+    mean, low, high = (_number(value.get(name)) for name in ('mean', 'low', 'high'))
+    n = value.get('n')
+    return None if mean is None else Figure(mean, low, high, n if isinstance(n, int) else None)
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else None
+
+
+def _column_order(column: Column) -> tuple[int, float, str]:
+    kind, _, temperature = column.metric.partition('/T=')
+    return _rank(kind)[0], float(temperature or 0), column.metric
+
+
+def _rank(kind: str) -> tuple[int, tuple[str, ...]]:
+    """The place in _KNOWN of a metric without its temperature, len(_KNOWN) if none; and its numbers."""
+    for i, known in enumerate(_KNOWN):
+        match = re.fullmatch(known.metric, kind)
+        if match:
+            return i, match.groups()
+    return len(_KNOWN), ()
+
+
+def _cell(value: Any) -> str:
+    figure = _figure(value)
+    if isinstance(value, bool) or figure is None:
+        if value is None:
+            return '–'
+        return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    interval = '' if figure.low is None or figure.high is None else f' [{figure.low:.4g}, {figure.high:.4g}]'
+    return str(value) if isinstance(value, int) else f'{figure.mean:.4g}{interval}'

@@ -1,0 +1,332 @@
+"""Reinforcement learning with group relative policy optimisation: R1-Zero, and the RL stages of R1.
+
+One step: prompts -> G samples each -> rewards -> advantages within each group -> packing -> old and reference
+log-probabilities -> M minibatches of clipped updates, for `inner_epochs` passes -> metrics, rollouts, checkpoint.
+What the paper calls a step is one update; a step here is one rollout and all its updates.
+
+A checkpoint is taken between two steps, where no rollout is in flight. It holds parameters, optimizer state, reference
+and the position in the data; all randomness is a function of the seed and the step. A run that was killed goes on from
+there with the very numbers of an undisturbed one.
+"""
+
+import collections
+import contextlib
+import dataclasses
+import pathlib
+import time
+from collections.abc import Sequence
+from typing import Literal
+
+import jax
+import numpy as np
+
+from r1jax.data import tasks
+from r1jax.errors import UserError
+from r1jax.learning.grpo import (
+    GRPOLoss, group_advantages, kl_shaped_rewards, mean_diagnostics, merge_diagnostics, zero_variance_groups)
+from r1jax.learning.optimizer import OptimizerConfig
+from r1jax.learning.packing import TokenSequence, loss_weights, pack, unpack
+from r1jax.learning.step import (
+    TrainState, accumulate, apply_gradients, grpo_gradients, init_state, micro_batches, reshard, score)
+from r1jax.models.config import ModelConfig
+from r1jax.rewards.mix import RewardMix
+from r1jax.rewards.pool import WorkerPool
+from r1jax.runtime.checkpoint import Checkpoints, Model, load_model, save_model
+from r1jax.runtime.metrics import MetricWriter
+from r1jax.runtime.progress import Progress
+from r1jax.runtime.rollouts import step_path, write_rollouts
+from r1jax.sampling.engine import Engine
+from r1jax.sampling.logits import SamplingConfig
+from r1jax.stages.base import Artifact, Inputs
+from r1jax.stages.rollout import Rollout, prefilled, row, sample, text_metrics
+
+
+@dataclasses.dataclass(frozen=True)
+class GRPOStage:
+    """Settings of the stage.
+
+    Attributes:
+        task: the seqio task or mixture of prompts.
+        steps: rollouts, each followed by `minibatches` x `inner_epochs` updates.
+        prompts: questions of one rollout.
+        group: G, samples of each question.
+        rewards: weights by name, 'accuracy=1,format=1'.
+        reward_options: options of single rewards by name, {'overlong': {'max_length': 512, 'cache': 64}}.
+        reward_workers: processes that compute rewards; 0 computes them in this one.
+        reward_timeout_s: run time after which a worker is killed and its completion gets 0.
+        sampling: of the rollouts; its temperature must be the loss's, without top-k, top-p and min-p.
+        loss: the policy loss.
+        normalize: how tokens add up: 'sequence' (GRPO), 'token' (DAPO) or 'constant' (Dr. GRPO).
+        advantage_std: whether advantages are divided by the group's standard deviation (Dr. GRPO: not).
+        mask_truncated: take truncated completions out of the loss (DAPO, overlong filtering).
+        resample_rounds: how often groups of one same reward are replaced by new prompts (DAPO, dynamic sampling).
+        minibatches: M, updates per pass over a rollout; questions are dealt to them at random.
+        inner_epochs: passes over a rollout.
+        reference_every: steps after which the reference becomes the current policy; 0 never. The first reference is
+            the model that the stage started from.
+        optimizer: of the updates (its schedule counts updates).
+        row_length: T, tokens of a packed row: at least prompt + completion.
+        micro_rows: rows of one gradient computation.
+        checkpoint_every: steps between two checkpoints.
+    """
+
+    task: str
+    steps: int
+    prompts: int
+    group: int
+    optimizer: OptimizerConfig
+    sampling: SamplingConfig
+    rewards: str = 'accuracy=1,format=1'
+    reward_options: dict[str, dict[str, int | float]] = dataclasses.field(default_factory=dict)
+    reward_workers: int = 0
+    reward_timeout_s: float = 10.0
+    loss: GRPOLoss = GRPOLoss()
+    normalize: Literal['sequence', 'token', 'constant'] = 'sequence'
+    advantage_std: bool = True
+    mask_truncated: bool = False
+    resample_rounds: int = 0
+    minibatches: int = 1
+    inner_epochs: int = 1
+    reference_every: int = 0
+    row_length: int = 256
+    micro_rows: int = 16
+    checkpoint_every: int = 20
+
+    def __post_init__(self):
+        s = self.sampling
+        if s.temperature != self.loss.temperature:
+            raise UserError(
+                f'loss.temperature={self.loss.temperature} must be sampling.temperature={s.temperature}: otherwise the '
+                'ratio compares two different distributions')
+        if s.top_k or s.top_p < 1 or s.min_p:
+            raise UserError(
+                'sampling: top_k, top_p and min_p must stay off in training: the likelihood ratio would be biased by '
+                'the tokens they leave out')
+        if self.prompts % self.minibatches:
+            raise UserError(f'prompts={self.prompts} is not divisible by minibatches={self.minibatches}')
+        if self.group < 2:
+            raise UserError(f'group={self.group} must be at least 2: an advantage is relative to the group')
+
+
+@dataclasses.dataclass
+class Scored:
+    """Rollouts with their rewards, ordered by prompt and sample; the lists and arrays run along B = prompts x G."""
+
+    rollouts: list[Rollout]
+    reward_B: np.ndarray
+    components: dict[str, np.ndarray]
+
+    def take(self, groups: Sequence[int], size: int) -> 'Scored':
+        index = np.concatenate([np.arange(g * size, (g + 1) * size) for g in groups])
+        return Scored(
+            [self.rollouts[i] for i in index], self.reward_B[index], {k: v[index] for k, v in self.components.items()})
+
+    def join(self, other: 'Scored') -> 'Scored':
+        return Scored(
+            self.rollouts + other.rollouts, np.concatenate([self.reward_B, other.reward_B]),
+            {k: np.concatenate([v, other.components[k]]) for k, v in self.components.items()})
+
+
+class Clock:
+    """Seconds by phase; a phase ends where the next begins."""
+
+    def __init__(self):
+        self.seconds: dict[str, float] = collections.defaultdict(float)
+        self._start = self._last = time.perf_counter()
+
+    def lap(self, phase: str) -> None:
+        now = time.perf_counter()
+        self.seconds[phase] += now - self._last
+        self._last = now
+
+    def metrics(self) -> dict[str, float]:
+        return {f'seconds/{k}': v for k, v in self.seconds.items()} | {'seconds/step': self._last - self._start}
+
+
+def run(stage: GRPOStage, inputs: Inputs, folder: pathlib.Path) -> Artifact:
+    """Trains; goes on from the newest checkpoint in `folder` if there is one."""
+    training, decoding = inputs.training, inputs.decoding
+    base = load_model(inputs.base, training)
+    cfg, tokenizer = base.cfg, base.tokenizer
+    state = init_state(base.params, cfg, stage.optimizer, training)
+    # A copy, because updates reuse the buffers of the state they replace.
+    reference = jax.tree.map(lambda x: x.copy(), state.params)
+    examples = tasks.open_task(stage.task, 'train', seed=inputs.seed)
+    prefix = prefilled(next(examples))
+    examples.seek(0)
+    engine = Engine(
+        state.params, cfg, stage.sampling, eos=tokenizer.eos_id, sharding=decoding, seed=inputs.seed)
+
+    with (
+        Checkpoints(folder / 'checkpoints') as checkpoints,
+        _pool(stage) as pool,
+        RewardMix(stage.rewards, options=stage.reward_options, prefilled=prefix, pool=pool) as reward,
+    ):
+        first = checkpoints.latest() or 0
+        if first:
+            (state, reference), position = checkpoints.restore(first, (state, reference))
+            examples.seek(position['examples'])
+        with (
+            MetricWriter(folder, last_step=first) as writer,
+            Progress(stage.steps, inputs.name, start=first) as progress,
+        ):
+            for step in range(first + 1, stage.steps + 1):
+                clock = Clock()
+                engine.params = reshard(state.params, cfg=cfg, sharding=decoding, dtype=cfg.dtype)
+                scored, metrics = collect(stage, engine, tokenizer, examples, reward, step, clock)
+                sequences, advantages_B = prepare(stage, scored, state.params, reference, cfg, training)
+                clock.lap('scoring')
+                state, more = update(stage, state, sequences, cfg, training, inputs.seed, step)
+                clock.lap('update')
+                tokens = sum(len(s.tokens) for s in sequences)
+                trained = tokens / (clock.seconds['scoring'] + clock.seconds['update'])
+                metrics |= more | {'tokens_per_s/training': trained} | clock.metrics()
+                if stage.reference_every and step % stage.reference_every == 0:
+                    reference = jax.tree.map(lambda x: x.copy(), state.params)
+                writer.write(step, metrics)
+                write_rollouts(step_path(folder / 'rollouts', step), rollout_rows(scored, advantages_B, step))
+                if step % stage.checkpoint_every == 0 or step == stage.steps:
+                    checkpoints.save(step, (state, reference), {'examples': examples.position})
+                progress.update(
+                    step, reward=metrics['reward/mean'], pass_rate=metrics['pass_rate'],
+                    length=metrics['length/mean'], tokens_per_s=metrics['tokens_per_s/sampling'])
+    save_model(folder / 'model', Model(state.params, cfg, tokenizer))
+    return Artifact(folder / 'model')
+
+
+def _pool(stage: GRPOStage):
+    """Worker processes for the rewards, or none."""
+    if stage.reward_workers:
+        return WorkerPool(stage.reward_workers, stage.reward_timeout_s)
+    return contextlib.nullcontext()
+
+
+def collect(
+    stage: GRPOStage, engine: Engine, tokenizer, examples: tasks.ExampleIterator, reward: RewardMix, step: int,
+    clock: Clock,
+) -> tuple[Scored, dict[str, float]]:
+    """Samples and scores one rollout of prompts x G completions.
+
+    With `resample_rounds`, groups whose rewards are all the same give no gradient and are replaced by new prompts
+    (DAPO, arXiv 2503.14476, section 3.2), until every group is mixed or the rounds are used up; then old ones fill the
+    batch. Metrics describe everything sampled, not only what was kept, so that they stay comparable between settings.
+    """
+    kept: Scored | None = None
+    seen: Scored | None = None
+    for _ in range(stage.resample_rounds + 1):
+        missing = stage.prompts - (len(kept.rollouts) // stage.group if kept else 0)
+        first = examples.position
+        batch = [next(examples) for _ in range(missing)]
+        rollouts = sample(engine, tokenizer, batch, range(first, first + missing), stage.group, step)
+        clock.lap('sampling')
+        output = reward([r.for_rewards(step) for r in rollouts], [r.example for r in rollouts])
+        clock.lap('rewards')
+        new = Scored(rollouts, output.values, output.info)
+        seen = seen.join(new) if seen else new
+        if not stage.resample_rounds:
+            kept = new
+            break
+        mixed = np.flatnonzero(~zero_variance_groups(new.reward_B, stage.group))
+        if len(mixed):
+            kept = kept.join(new.take(mixed, stage.group)) if kept else new.take(mixed, stage.group)
+        if kept and len(kept.rollouts) == stage.prompts * stage.group:
+            break
+    else:
+        n_kept = len(kept.rollouts) // stage.group if kept else 0
+        constant = np.flatnonzero(zero_variance_groups(seen.reward_B, stage.group))[:stage.prompts - n_kept]
+        fill = seen.take(constant, stage.group)
+        kept = kept.join(fill) if kept else fill
+    speed = sum(len(r.tokens) for r in seen.rollouts) / clock.seconds['sampling']
+    return kept, reward_metrics(stage, seen, kept) | text_metrics(seen.rollouts) | {'tokens_per_s/sampling': speed}
+
+
+def reward_metrics(stage: GRPOStage, seen: Scored, kept: Scored) -> dict[str, float]:
+    """Means of everything sampled; pass rates by family and language beside the whole."""
+    metrics = {'reward/mean': seen.reward_B.mean(), 'reward/std': seen.reward_B.std()}
+    for name, values in seen.components.items():
+        lost = name in ('timeouts', 'crashes')
+        metrics[f'rewards/{name}' if lost else f'reward/{name}'] = values.sum() if lost else values.mean()
+    right = seen.components['accuracy'] if 'accuracy' in seen.components else np.full(len(seen.rollouts), np.nan)
+    metrics['pass_rate'] = right.mean()
+    by_family = collections.defaultdict(list)
+    for rollout, value in zip(seen.rollouts, right, strict=True):
+        by_family[f'{rollout.example.task}/{rollout.example.language}'].append(value)
+    metrics |= {f'pass_rate/{name}': np.mean(values) for name, values in by_family.items()}
+    metrics['groups/zero_variance'] = zero_variance_groups(seen.reward_B, stage.group).mean()
+    metrics['groups/resampled'] = (len(seen.rollouts) - len(kept.rollouts)) // stage.group
+    return metrics
+
+
+def prepare(
+    stage: GRPOStage, scored: Scored, params, reference, cfg: ModelConfig, sharding
+) -> tuple[list[TokenSequence], np.ndarray]:
+    """Scores the rollouts under the reference, and under the policy if it moves before all are used; adds advantages.
+
+    With a single update per rollout the policy still is the one that sampled, so its log-probabilities are those of the
+    update's own forward pass, and a pass over the data is saved.
+    """
+    sequences = [
+        TokenSequence(
+            np.concatenate([r.prompt, r.tokens]), len(r.prompt), per_token={'sampler_logp': r.logprobs},
+            masked=stage.mask_truncated and not r.finished)
+        for r in scored.rollouts]
+    longest = max(len(s.tokens) for s in sequences)
+    if longest > stage.row_length:
+        raise UserError(f'row_length={stage.row_length} is shorter than a prompt with its completion: {longest} tokens')
+    packed = pack(sequences, stage.row_length)
+
+    def logprobs(params) -> list[np.ndarray]:
+        rows = [
+            np.asarray(score(params, batch, cfg=cfg, temperature=stage.loss.temperature, sharding=sharding))
+            for batch in micro_batches(packed, packed.mask, stage.micro_rows, sharding)]
+        return unpack(np.concatenate(rows)[:len(packed.tokens)], packed, sequences)
+
+    per_token = {'ref_logp': logprobs(reference)}
+    in_reward = stage.loss.kl_in == 'reward' and stage.loss.kl_coef > 0
+    if stage.minibatches * stage.inner_epochs > 1 or in_reward:
+        per_token['old_logp'] = logprobs(params)
+    rewards_B = scored.reward_B
+    if in_reward:
+        rewards_B = kl_shaped_rewards(
+            rewards_B, per_token['old_logp'], per_token['ref_logp'], stage.loss.kl_coef, stage.loss.kl_estimator)
+    advantages_B = group_advantages(rewards_B, stage.group, normalize_std=stage.advantage_std)
+    return [
+        dataclasses.replace(
+            s, per_token=dict(s.per_token) | {name: values[i] for name, values in per_token.items()},
+            per_sequence={'advantage': float(advantages_B[i])})
+        for i, s in enumerate(sequences)], advantages_B
+
+
+def update(
+    stage: GRPOStage, state: TrainState, sequences: Sequence[TokenSequence], cfg: ModelConfig, sharding, seed: int, step: int
+) -> tuple[TrainState, dict[str, float]]:
+    """M minibatches of whole groups, dealt anew in every inner epoch; metrics over all of them."""
+    shuffle = np.random.default_rng((seed, step))
+    size = stage.prompts // stage.minibatches
+    diagnostics, norms = None, []
+    for _ in range(stage.inner_epochs):
+        order = shuffle.permutation(stage.prompts)
+        for first in range(0, stage.prompts, size):
+            groups = order[first:first + size]
+            chosen = [sequences[g * stage.group + i] for g in groups for i in range(stage.group)]
+            packed = pack(chosen, stage.row_length)
+            weights = loss_weights(packed.mask, packed.sequence, stage.normalize, stage.sampling.max_tokens)
+            grads, more = accumulate(
+                grpo_gradients, state.params, micro_batches(packed, weights, stage.micro_rows, sharding),
+                cfg=cfg, loss=stage.loss, sharding=sharding)
+            state, metrics = apply_gradients(state, grads, optimizer=stage.optimizer)
+            diagnostics = more if diagnostics is None else merge_diagnostics(diagnostics, more)
+            norms.append(metrics['grad_norm'])
+    updates = stage.minibatches * stage.inner_epochs
+    return state, mean_diagnostics(diagnostics) | {
+        'loss': float(diagnostics['loss_sum']) / updates,
+        'grad_norm': float(np.mean([float(n) for n in norms])),
+        'lr': float(metrics['lr']),
+    }
+
+
+def rollout_rows(scored: Scored, advantages_B: np.ndarray, step: int) -> list[dict]:
+    return [
+        row(r, step, reward=float(scored.reward_B[i]), advantage=float(advantages_B[i]),
+            components={k: float(v[i]) for k, v in scored.components.items()})
+        for i, r in enumerate(scored.rollouts)]

@@ -1,0 +1,104 @@
+"""Pretraining of the tiny base model on the tiny world's documents: next-token prediction from scratch.
+
+Step i reads documents i n to (i + 1) n of an endless, randomly accessible stream, so going on needs no more position
+than the step.
+"""
+
+import dataclasses
+import pathlib
+import time
+
+import jax
+import numpy as np
+
+from r1jax.data import tinyworld, tokenizers
+from r1jax.learning.optimizer import OptimizerConfig
+from r1jax.learning.packing import TokenSequence, loss_weights, pack
+from r1jax.learning.step import accumulate, apply_gradients, init_state, micro_batches, sft_gradients
+from r1jax.models import transformer
+from r1jax.models.config import ModelConfig, preset
+from r1jax.runtime.checkpoint import Checkpoints, Model, save_model
+from r1jax.runtime.metrics import MetricWriter
+from r1jax.runtime.progress import Progress
+from r1jax.stages.base import Artifact, Inputs
+
+
+@dataclasses.dataclass(frozen=True)
+class PretrainStage:
+    """Settings of the stage.
+
+    Attributes:
+        model: name of a preset; its vocabulary is the tokenizer's size.
+        optimizer: learning rate, schedule, clipping.
+        steps: optimizer updates.
+        recipe: name of the document mixture in `tinyworld.RECIPES`.
+        tokenizer_documents: how many documents the SentencePiece model is trained on.
+        documents_per_step: documents of one update.
+        row_length: T, tokens of a packed row; longer documents are cut.
+        micro_rows: rows of one gradient computation.
+        checkpoint_every: steps between two checkpoints.
+    """
+
+    model: str
+    optimizer: OptimizerConfig
+    steps: int
+    recipe: str = 'reflective'
+    tokenizer_documents: int = 20_000
+    documents_per_step: int = 64
+    row_length: int = 256
+    micro_rows: int = 16
+    checkpoint_every: int = 500
+
+
+def run(stage: PretrainStage, inputs: Inputs, folder: pathlib.Path) -> Artifact:
+    cfg = preset(stage.model)
+    tokenizer = _tokenizer(stage, cfg, folder)
+    sharding = inputs.training
+    state = init_state(transformer.init(jax.random.key(inputs.seed), cfg), cfg, stage.optimizer, sharding)
+    with Checkpoints(folder / 'checkpoints') as checkpoints:
+        first = checkpoints.latest() or 0
+        if first:
+            state, _ = checkpoints.restore(first, state)
+        with (
+            MetricWriter(folder, last_step=first) as writer,
+            Progress(stage.steps, inputs.name, start=first) as progress,
+        ):
+            for step in range(first, stage.steps):
+                begun = time.perf_counter()
+                sequences = documents(stage, tokenizer, inputs.seed, step)
+                packed = pack(sequences, stage.row_length)
+                weights = loss_weights(packed.mask, packed.sequence, 'token')
+                grads, sums = accumulate(
+                    sft_gradients, state.params, micro_batches(packed, weights, stage.micro_rows, sharding),
+                    cfg=cfg, sharding=sharding)
+                state, metrics = apply_gradients(state, grads, optimizer=stage.optimizer)
+                loss = float(sums['nll_sum'] / sums['token_count'])
+                tokens_per_s = float(sums['token_count']) / (time.perf_counter() - begun)
+                writer.write(step + 1, metrics | {'loss': loss, 'tokens_per_s/training': tokens_per_s})
+                progress.update(step + 1, loss=loss, tokens_per_s=tokens_per_s)
+                if (step + 1) % stage.checkpoint_every == 0:
+                    checkpoints.save(step + 1, state, {})
+    save_model(folder / 'model', Model(state.params, cfg, tokenizer))
+    return Artifact(folder / 'model')
+
+
+def _tokenizer(stage: PretrainStage, cfg: ModelConfig, folder: pathlib.Path) -> tokenizers.Tokenizer:
+    """Trains the tokenizer, or reads the one that an earlier start has trained."""
+    path = folder / 'tokenizer.model'
+    if path.exists():
+        return tokenizers.load(path)
+    texts = (tinyworld.document_at(i, recipe=stage.recipe) for i in range(stage.tokenizer_documents))
+    return tokenizers.train_sentencepiece(texts, path, cfg.vocab_size)
+
+
+def documents(
+    stage: PretrainStage, tokenizer: tokenizers.Tokenizer, seed: int, step: int
+) -> list[TokenSequence]:
+    """Returns one step's documents as token sequences: BOS, text, EOS, every token but BOS predicted."""
+    first = step * stage.documents_per_step
+    sequences = []
+    for index in range(first, first + stage.documents_per_step):
+        text = tinyworld.document_at(index, seed=seed, recipe=stage.recipe)
+        tokens = [tokenizer.bos_id, *tokenizer.encode(text), tokenizer.eos_id]
+        sequences.append(TokenSequence(np.asarray(tokens[:stage.row_length], np.int32), prompt_length=1))
+    return sequences

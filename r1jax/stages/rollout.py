@@ -1,0 +1,108 @@
+"""From examples to sampled text and back to rows: what training and evaluation share."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from r1jax.data.tinyworld import count_reflection_words
+from r1jax.data.tokenizers import Tokenizer
+from r1jax.rewards import base as rewards
+from r1jax.rewards.answers import THINK
+from r1jax.rewards.format import has_format
+from r1jax.rewards.language import language_consistency
+from r1jax.sampling.engine import Engine, Request
+
+
+@dataclasses.dataclass(frozen=True)
+class Rollout:
+    """One sample of one example, as tokens and as text.
+
+    Attributes:
+        example: the problem; `prompt_id` names it within the run and `sample` is which of its samples this is.
+        prompt: int32 [P], BOS included where the tokenizer has one.
+        tokens: int32 [C], EOS included if it was drawn.
+        logprobs: float32 [C], the sampler's.
+        finished: True if it ends in EOS.
+        text: the decoded completion, EOS removed.
+    """
+
+    example: rewards.Example
+    prompt_id: int
+    sample: int
+    prompt: np.ndarray
+    tokens: np.ndarray
+    logprobs: np.ndarray
+    finished: bool
+    text: str
+
+    def for_rewards(self, step: int) -> rewards.Completion:
+        """The completion as reward functions see it."""
+        key = rewards.sample_key(step, self.prompt_id, self.sample)
+        return rewards.Completion(self.text, len(self.tokens), self.finished, key)
+
+
+def sample(
+    engine: Engine, tokenizer: Tokenizer, examples: Sequence[rewards.Example], prompt_ids: Sequence[int], n: int, step: int
+) -> list[Rollout]:
+    """Samples every example n times; rollouts come back ordered by example, then by sample."""
+    prompts = {}
+    for prompt_id, example in zip(prompt_ids, examples, strict=True):
+        bos = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
+        prompts[prompt_id] = (example, np.asarray(bos + tokenizer.encode(example.prompt), np.int32))
+    requests = (Request(tuple(prompt.tolist()), prompt_id, n) for prompt_id, (_, prompt) in prompts.items())
+    found = {}
+    for completion in engine.generate(requests, step):
+        example, prompt = prompts[completion.prompt_id]
+        found[completion.prompt_id, completion.sample] = Rollout(
+            example, completion.prompt_id, completion.sample, prompt, completion.tokens, completion.logprobs,
+            completion.finished, tokenizer.decode(completion.tokens, continues=True))
+    return [found[prompt_id, i] for prompt_id in prompts for i in range(n)]
+
+
+def row(
+    rollout: Rollout, step: int, *, reward: float, components: dict[str, float], advantage: float | None
+) -> dict:
+    """One row of `runtime.rollouts.SCHEMA`."""
+    example = rollout.example
+    return {
+        'step': step,
+        'prompt_id': rollout.prompt_id,
+        'sample': rollout.sample,
+        'task': example.task,
+        'kind': example.kind,
+        'language': example.language,
+        'difficulty': example.difficulty,
+        'prompt': example.prompt,
+        'completion': rollout.text,
+        'answer': example.answer,
+        'reward': reward,
+        'rewards': components,
+        'advantage': advantage,
+        'n_tokens': len(rollout.tokens),
+        'finished': rollout.finished,
+        'reflection_words': count_reflection_words(rollout.text),
+        'logprob_mean': float(np.mean(rollout.logprobs)),
+    }
+
+
+def text_metrics(rollouts: Sequence[Rollout]) -> dict[str, float]:
+    """What can be said of completions without knowing their reward; names as in metrics.jsonl."""
+    lengths = np.array([len(r.tokens) for r in rollouts])
+    finished = np.array([r.finished for r in rollouts])
+    reflection = sum(count_reflection_words(r.text) for r in rollouts)
+    return {
+        'length/mean': lengths.mean(),
+        'length/min': lengths.min(),
+        'length/max': lengths.max(),
+        'length/finished_mean': lengths[finished].mean() if finished.any() else float('nan'),
+        'truncated': 1 - finished.mean(),
+        'format_rate': np.mean([has_format(r.text, r.finished, prefilled(r.example)) for r in rollouts]),
+        'language_consistency': np.mean([language_consistency(r.text, r.example.language) for r in rollouts]),
+        'reflection_per_1k': 1000 * reflection / lengths.sum(),
+    }
+
+
+def prefilled(example: rewards.Example) -> bool:
+    """Whether the template wrote the opening think tag, so that the response begins inside the thought."""
+    return example.prompt.rstrip().endswith(THINK)

@@ -1,0 +1,179 @@
+"""The weighted sum, in this process, in workers and in the background."""
+
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from r1jax.errors import UserError
+from r1jax.rewards import Completion, Example, ExampleError, RewardMix, WorkerPool, base, register, sample_key
+
+GOOD = '<think>37+58=95</think><answer>81</answer>'
+TEXTS = [GOOD, '<answer>81</answer>', '<think>no</think><answer>80</answer>', '81', '']
+SUM = Example('what is 37+58-14?', '81', 'arithmetic', 'en', id='sum')
+
+VERIFIER = '''
+import os, time
+import numpy as np
+from r1jax.rewards import RewardOutput
+
+def verify(completions, examples, *, bonus=0.0):
+    values = []
+    for c in completions:
+        if 'hang' in c.text:
+            time.sleep(60)
+        if 'crash' in c.text:
+            os._exit(1)
+        if 'raise' in c.text:
+            raise ZeroDivisionError('in the verifier')
+        values.append(1.0 + bonus)
+    return RewardOutput(np.array(values), {'pid': np.full(len(values), os.getpid() % 1000)})
+'''
+
+
+@pytest.fixture
+def verifier(tmp_path):
+    (tmp_path / 'verifier.py').write_text(VERIFIER)
+    return f'{tmp_path}/verifier.py:verify'
+
+
+def batch(texts):
+    return [Completion(text, 10, key=sample_key(0, 'sum', i)) for i,
+    text in enumerate(texts)], [SUM] * len(texts)
+
+
+def test_total_and_components():
+    output = RewardMix('accuracy=1,format=0.5')(*batch(TEXTS))
+    assert output.values.dtype == np.float32
+    assert output.info['accuracy'].tolist() == [1, 1, 0, 0, 0]
+    assert output.info['format'].tolist() == [1, 0, 1, 0, 0]
+    assert output.values.tolist() == [1.5, 1, 0.5, 0, 0]
+    for key in ('accuracy/ungraded', 'timeouts', 'crashes'):
+        assert output.info[key].tolist() == [0] * 5
+
+
+def test_weight_0_is_reported_and_does_not_count():
+    output = RewardMix({'accuracy': 1, 'language': 0})(*batch(['so 错<answer>81</answer>']))
+    assert output.values.tolist() == [1] and output.info['language'].tolist() == [0.5]
+
+
+def test_options():
+    mix = RewardMix('overlong=2', options={'overlong': {'max_length': 12, 'cache': 4}})
+    assert mix(*batch(['a'])).values.tolist() == [-1]
+    with pytest.raises(UserError, match="needs the option 'max_length'"):
+        RewardMix('overlong=1')
+    with pytest.raises(UserError, match="'overlng', which has no weight .*did you mean 'overlong'"):
+        RewardMix('overlong=1', options={'overlng': {}})
+    with pytest.raises(UserError, match="no option 'maxlength'"):
+        RewardMix('overlong=1', options={'overlong': {'maxlength': 1, 'cache': 1}})
+
+
+def test_prefilled_reaches_every_reward_that_asks():
+    mix = RewardMix('accuracy=1,format=1,random=0', prefilled=True)
+    assert mix(*batch(['so</think><answer>81</answer>', '<answer>81</answer>', GOOD])).values.tolist() == [2,
+    0, 1]
+
+
+def test_empty_batch_and_unequal_lengths():
+    mix = RewardMix('accuracy=1,format=1')
+    assert mix([], []).values.shape == (0,)
+    with pytest.raises(ValueError, match='1 completions but 0 examples'):
+        mix([Completion('')], [])
+
+
+def test_bad_gold_is_raised():
+    with pytest.raises(ExampleError, match="'p3'"):
+        RewardMix('accuracy=1')([Completion(GOOD)], [Example('q', '', 'arithmetic', id='p3')])
+
+
+def test_pool_gives_what_this_process_gives(verifier):
+    weights, texts = f'accuracy=1,format=0.5,language=0.1,random=1,{verifier}=0.25', TEXTS * 20
+    here = RewardMix(weights, prefilled=True)(*batch(texts))
+    with WorkerPool(2, timeout_s=20) as pool:
+        there = RewardMix(weights, prefilled=True, pool=pool)(*batch(texts))
+        assert RewardMix(weights, pool=pool)([], []).values.shape == (0,)
+    np.testing.assert_array_equal(here.values, there.values)
+    assert here.info.keys() == there.info.keys()
+    for key in here.info.keys() - {'verify/pid'}:
+        np.testing.assert_array_equal(here.info[key], there.info[key])
+    assert set(there.info['verify/pid']).isdisjoint(here.info['verify/pid'])
+
+
+def test_only_the_offending_answers_are_lost(verifier):
+    texts = [GOOD] * 24
+    texts[3], texts[11], texts[23] = GOOD + 'hang', GOOD + 'crash', 'crash'
+    with WorkerPool(2, timeout_s=0.5) as pool:
+        mix = RewardMix(f'accuracy=1,{verifier}=1', options={verifier: {'bonus': 1.0}}, pool=pool)
+        output = mix(*batch(texts))
+    lost = np.isin(np.arange(24), [3, 11, 23])
+    np.testing.assert_array_equal(output.values, np.where(lost, 0, 3))
+    np.testing.assert_array_equal(np.flatnonzero(output.info['timeouts']), [3])
+    np.testing.assert_array_equal(np.flatnonzero(output.info['crashes']), [11, 23])
+
+
+def test_a_slow_import_is_not_run_time(tmp_path):
+    (tmp_path / 'slow.py').write_text(
+        'import time\ntime.sleep(1)\ndef f(completions, examples):\n    return [1] * len(completions)\n')
+    with WorkerPool(1, timeout_s=0.5) as pool:
+        output = RewardMix(f'{tmp_path}/slow.py:f=1', pool=pool)(*batch(['a'] * 4))
+        assert output.values.tolist() == [1] * 4 and pool.timeouts == 0
+
+
+def test_exceptions_of_rewards_are_raised_here(verifier):
+    with WorkerPool(1, timeout_s=20) as pool:
+        with pytest.raises(ZeroDivisionError, match='in the verifier'):
+            RewardMix(f'{verifier}=1', pool=pool)(*batch(['raise']))
+        with pytest.raises(ExampleError, match="'p3'"):
+            RewardMix('accuracy=1', pool=pool)([Completion(GOOD)], [Example('q', '', 'arithmetic', id='p3')])
+        assert RewardMix('accuracy=1', pool=pool)(*batch([GOOD])).values.tolist() == [1]
+
+
+def test_a_reward_that_workers_cannot_find_is_refused_at_once(monkeypatch):
+    monkeypatch.setattr(base, '_REGISTRY', dict(base._REGISTRY))
+
+    def mine(completions, examples):
+        return [1] * len(completions)
+
+    mine.__module__ = '__main__'
+    register('mine')(mine)
+    assert RewardMix('mine=1')(*batch(['a'])).values.tolist() == [1]
+    with WorkerPool(1, timeout_s=20) as pool, pytest.raises(UserError, match="cannot find the reward 'mine'"):
+        RewardMix('mine=1', pool=pool)
+
+
+def test_a_reward_registered_by_a_module(tmp_path, monkeypatch):
+    monkeypatch.setattr(base, '_REGISTRY', dict(base._REGISTRY))
+    (tmp_path / 'r1jax_test_module.py').write_text(
+        'from r1jax.rewards import register\n\n'
+        '@register("always")\ndef always(completions, examples):\n    return [1] * len(completions)\n')
+    monkeypatch.syspath_prepend(str(tmp_path))
+    import r1jax_test_module  # noqa: F401
+
+    with WorkerPool(1, timeout_s=20) as pool:
+        assert RewardMix('always=2', pool=pool)(*batch(['a', 'b'])).values.tolist() == [2, 2]
+    sys.modules.pop('r1jax_test_module')
+
+
+@pytest.mark.parametrize('workers', [0, 2])
+def test_submit_overlaps_and_gives_the_same(workers, verifier):
+    with WorkerPool(max(workers, 1), timeout_s=20) as pool, RewardMix('accuracy=1,format=0.5',
+    pool=pool if workers else None) as mix:
+        futures = [mix.submit(*batch([text])) for text in TEXTS * 4]
+        assert [future.result(20).values.item() for future in futures] == [1.5, 1, 0.5, 0, 0] * 4
+        bad = mix.submit([Completion(GOOD)], [Example('q', '', 'arithmetic', id='p3')])
+        with pytest.raises(ExampleError):
+            bad.result(20)
+
+
+def test_submit_does_not_wait():
+    release = threading.Event()
+    with RewardMix('accuracy=1') as mix:
+        mix._rewards = {'accuracy': lambda completions,
+        examples: release.wait(20) and base.get('accuracy')(completions, examples)}
+        start = time.perf_counter()
+        future = mix.submit(*batch([GOOD]))
+        assert time.perf_counter() - start < 1 and not future.done()
+        release.set()
+        assert future.result(20).values.tolist() == [1]

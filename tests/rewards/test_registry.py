@@ -1,0 +1,143 @@
+"""Names, options and weights of rewards, and what the user is told when one of them is wrong."""
+
+import pickle
+
+import numpy as np
+import pytest
+
+from r1jax.errors import UserError
+from r1jax.rewards import (
+    Completion,
+    Example,
+    ExampleError,
+    RewardOutput,
+    base,
+    get,
+    names,
+    parse_weights,
+    register,
+)
+
+
+@pytest.fixture(autouse=True)
+def own_registry(monkeypatch):
+    monkeypatch.setattr(base, '_REGISTRY', dict(base._REGISTRY))
+
+
+BATCH = [Completion('a'), Completion('bb')], [Example('q'), Example('r')]
+
+
+def test_names():
+    assert {'accuracy', 'format', 'language', 'overlong', 'random'} <= set(names())
+    assert names() == sorted(names())
+
+
+def test_register_and_options():
+    @register('length')
+    def length(completions, examples, *, scale=1.0):
+        return [scale * len(c.text) for c in completions]
+
+    output = get('length', scale=2)(*BATCH)
+    assert isinstance(output, RewardOutput) and output.values.dtype == np.float32
+    assert output.values.tolist() == [2, 4] and get('length')(*BATCH).values.tolist() == [1, 2]
+    with pytest.raises(UserError, match="no option 'scales' .*did you mean 'scale'"):
+        get('length', scales=2)
+
+
+def test_defining_again_replaces_but_a_second_function_is_refused():
+    def make(value):
+        @register('mine')
+        def mine(completions, examples):
+            return [value] * len(completions)
+
+    make(1), make(2)
+    assert get('mine')(*BATCH).values.tolist() == [2, 2]
+    with pytest.raises(UserError, match='already registered'):
+
+        @register('accuracy')
+        def other(completions, examples):
+            return []
+
+
+@pytest.mark.parametrize('result', [[1], [[1, 2]], [1, float('nan')], [1, float('inf')], 3.0])
+def test_a_reward_must_give_one_finite_number_a_completion(result):
+    register('odd')(lambda completions, examples: result)
+    with pytest.raises(UserError, match="'odd'"):
+        get('odd')(*BATCH)
+
+
+def test_info_is_checked_too():
+    register('odd')(lambda completions, examples: RewardOutput(np.zeros(2), {'x': np.zeros(3)}))
+    with pytest.raises(UserError, match='x have the shape'):
+        get('odd')(*BATCH)
+
+
+def test_numbers_of_completions_and_examples_must_agree():
+    with pytest.raises(ValueError, match='2 completions but 1 examples'):
+        get('format')(BATCH[0], BATCH[1][:1])
+
+
+def test_parse_weights():
+    assert parse_weights('accuracy=1,format=0.5') == {'accuracy': 1.0, 'format': 0.5}
+    assert list(parse_weights(' format = -1e-1 , accuracy=0,')) == ['format', 'accuracy']
+    assert parse_weights({'accuracy': 1, 'format': 0.5}) == {'accuracy': 1.0, 'format': 0.5}
+
+
+@pytest.mark.parametrize('weights, words', [
+    ('accurcy=1', "no reward 'accurcy' .*did you mean 'accuracy'"),
+    ('accuracy=1,fromat=1', "did you mean 'format'"),
+    ({'accurcy': 1}, "did you mean 'accuracy'"), ('accuracy=one', "not a number: 'one'"),
+    ('accuracy=', 'not a number'),
+    ('accuracy', "write 'accuracy=1'"), ('accuracy=1,accuracy=2', 'given twice'), ('accuracy=nan', 'finite'),
+    ('accuracy=inf', 'finite'),
+    ({'accuracy': None}, 'not a number'), ('', 'no rewards are named'), (' , ', 'no rewards'),
+    ({}, 'no rewards'), ('=1', "no reward ''"),
+    ('nowhere.py:f=1', "'nowhere.py', which does not exist"),
+])
+def test_bad_weights(weights, words):
+    with pytest.raises(UserError, match=words):
+        parse_weights(weights)
+
+
+def test_a_reward_from_a_file(tmp_path):
+    file = tmp_path / 'my_rewards.py'
+    file.write_text(
+        'def brevity(completions, examples, *, limit=1):\n'
+        '    return [float(len(c.text) <= limit) for c in completions]\n'
+    )
+    name = f'{file}:brevity'
+    assert parse_weights(f'accuracy=1,{name}=0.1') == {'accuracy': 1.0, name: 0.1}
+    assert get(name)(*BATCH).values.tolist() == [1, 0]
+    assert get(name, limit=2)(*BATCH).values.tolist() == [1, 1]
+    with pytest.raises(UserError, match="no function 'brevty' .*did you mean 'brevity'"):
+        get(f'{file}:brevty')
+    with pytest.raises(UserError, match="'brevity' is given twice"):
+        parse_weights({name: 1, f'{tmp_path}/./my_rewards.py:brevity': 1})
+
+
+def test_an_edited_file_is_read_anew(tmp_path):
+    import os
+
+    file = tmp_path / 'edited.py'
+    for value in (1, 2):
+        file.write_text(f'def one(completions, examples):\n    return [{value}] * len(completions)\n')
+        os.utime(file, ns=(value * 10**9, value * 10**9))
+        assert get(f'{file}:one')(*BATCH).values.tolist() == [value, value]
+
+
+def test_a_file_that_does_not_run(tmp_path):
+    file = tmp_path / 'broken.py'
+    file.write_text('def f(:\n')
+    with pytest.raises(UserError, match='does not run: SyntaxError'):
+        get(f'{file}:f')
+
+
+def test_a_relative_path(tmp_path, monkeypatch):
+    (tmp_path / 'here.py').write_text('def one(completions, examples):\n    return [1] * len(completions)\n')
+    monkeypatch.chdir(tmp_path)
+    assert get('here.py:one')(*BATCH).values.tolist() == [1, 1]
+
+
+def test_example_errors_travel():
+    error = pickle.loads(pickle.dumps(ExampleError('has no gold', Example('q', id='p7'))))
+    assert isinstance(error, ValueError) and isinstance(error, UserError) and "'p7'" in str(error)

@@ -1,0 +1,64 @@
+"""The overlong penalty against DAPO's equation, and the coin of the control arm."""
+
+import numpy as np
+import pytest
+
+from r1jax.errors import UserError
+from r1jax.rewards import Completion, Example, get, sample_key
+
+
+def test_overlong_is_equation_13_in_tokens():
+    lengths = [1, 79, 80, 81, 90, 99, 100, 101, 500]
+    completions = [Completion('x' * 10_000, n) for n in lengths]  # characters do not matter
+    values = get('overlong', max_length=100, cache=20)(completions, [Example('q')] * len(lengths)).values
+    np.testing.assert_allclose(values, [0, 0, 0, -0.05, -0.5, -0.95, -1, -1, -1], atol=1e-6)
+
+
+@pytest.mark.parametrize('options',
+[{'max_length': 10, 'cache': 0}, {'max_length': 10, 'cache': 11}, {'max_length': 10}, {}])
+def test_overlong_options_are_checked_before_use(options):
+    with pytest.raises(UserError, match='overlong'):
+        get('overlong', **options)
+
+
+def draws(seed=0, step=0, text='x', prompts=500, samples=8):
+    examples = [Example('q', id=f'p{p}') for p in range(prompts) for _ in range(samples)]
+    completions = [Completion(text,
+    key=sample_key(step, f'p{p}', s)) for p in range(prompts) for s in range(samples)]
+    return get('random', seed=seed)(completions, examples).values
+
+
+def test_random_is_a_fair_coin():
+    values = draws()
+    assert set(values) == {0.0, 1.0}
+    assert abs(values.mean() - 0.5) < 0.03  # 4000 draws: about 4 standard deviations
+    groups = values.reshape(500, 8).mean(1)
+    assert groups.var() == pytest.approx(0.25 / 8, rel=0.3)  # samples of a prompt are independent
+
+
+def test_random_reads_the_key_and_not_the_text():
+    np.testing.assert_array_equal(draws(text='x'), draws(text='<think>a</think><answer>b</answer>'))
+    for other in (draws(seed=1), draws(step=1)):
+        assert 0.45 < (draws() == other).mean() < 0.55
+
+
+def test_random_does_not_depend_on_the_batch():
+    examples = [Example('q', id='p')] * 6
+    completions = [Completion('x', key=sample_key(0, 'p', s)) for s in range(6)]
+    reward = get('random')
+    whole = reward(completions, examples).values
+    halves = [reward(completions[i : i + 3], examples[:3]).values for i in (0, 3)]
+    np.testing.assert_array_equal(whole, np.concatenate(halves))
+    np.testing.assert_array_equal(whole[::-1], reward(completions[::-1], examples).values)
+
+
+def test_random_refuses_one_coin_for_two_draws():
+    with pytest.raises(ValueError, match='key'):
+        get('random')([Completion('a'), Completion('b')], [Example('q', id='p')] * 2)
+
+
+def test_sample_key():
+    keys = {sample_key(step, prompt, s) for step in range(20) for prompt in range(20) for s in range(20)}
+    assert len(keys) == 8000 and max(keys) < 2**63 and min(keys) >= 0
+    assert sample_key(1, 23, 4) != sample_key(12, 3, 4)
+    assert sample_key(3, 'p1', 2) == sample_key(3, 'p1', 2)
