@@ -24,10 +24,10 @@ def get_config(arg: str = '') -> ConfigDict:
         'kind': 'pretrain',
         'model': 'tiny',
         'recipe': arg.world,
-        'steps': 2000,
+        'steps': 1600,
         'documents_per_step': 64,
         'optimizer': {
-            'name': 'muon', 'learning_rate': 4e-3, 'schedule': 'cosine', 'warmup_steps': 50, 'total_steps': 2000,
+            'name': 'muon', 'learning_rate': 3e-3, 'schedule': 'cosine', 'warmup_steps': 50, 'total_steps': 1600,
             'end_ratio': 0.02, 'weight_decay': 0.05},
     })
     config.evaluation = suites.short()

@@ -123,8 +123,8 @@ class TinyWorld:
         return selected
 
 
-# Usual spellings of our fields in published files; the first that a row has is read.
-_SPELLINGS = {
+# What a row of a file may tell, and how published files spell it; the first spelling that a row has is read.
+FIELDS = {
     'question': ('question', 'problem', 'prompt'),
     'answer': ('answer',),
     'language': ('language', 'lang'),
@@ -215,7 +215,7 @@ class JsonLines:
         fields = dict(self.fields)
 
         def value(name: str, default: Any) -> Any:
-            keys = (fields[name],) if name in fields else _SPELLINGS[name]
+            keys = (fields[name],) if name in fields else FIELDS[name]
             for key in keys:
                 if key in record:
                     return record[key]
@@ -224,7 +224,7 @@ class JsonLines:
                     f'{where}: no {name} under {" or ".join(keys)} (the row has {", ".join(record)})')
             return default
 
-        options = _without_labels([str(option) for option in value('options', ())])
+        options = _without_labels([' '.join(str(option).split()) for option in value('options', ())])
         tests = value('tests', '')
         if isinstance(tests, list):  # asserts are one program; cases of {stdin, stdout} stay a list, as JSON
             is_source = all(isinstance(test, str) for test in tests)

@@ -73,13 +73,17 @@ def register_jsonl_task(
     """
     if not re.fullmatch(r'\w+', name) or name == 'jsonl':
         raise UserError(f'task {name!r}: a name is made of letters, digits and underscores, and is not jsonl')
-    if name in MIXTURES or isinstance(_SOURCES.get(name), sources.TinyWorld):
+    for field in fields or {}:
+        if field not in sources.FIELDS:
+            raise UserError(f'task {name!r}: no field {field!r}{nearest(field, sources.FIELDS)}')
+    source = _jsonl(path, task, template, language, fields or {})
+    registry = _seqio().TaskRegistry
+    ours = isinstance(_SOURCES.get(name), sources.JsonLines)
+    if name in {*_SOURCES, *MIXTURES, *registry.names(), *_seqio().MixtureRegistry.names()} and not ours:
         raise UserError(f'task {name!r}: the name is taken')
-    _SOURCES[name] = _jsonl(path, task, template, language, fields or {})
-    if _seqio.cache_info().currsize:  # nothing is registered before seqio is loaded
-        for registry in (_seqio().TaskRegistry, _seqio().MixtureRegistry):
-            for known in [known for known in registry.names() if known.partition(':')[0] == name]:
-                registry.remove(known)
+    for known in [known for known in registry.names() if known.partition(':')[0] == name]:
+        registry.remove(known)
+    _SOURCES[name] = source
 
 
 def names() -> list[str]:
@@ -301,16 +305,16 @@ _CHUNK = 32  # rows that cross into TensorFlow together: one at a time costs ten
 def _seqio() -> Any:
     """Imports seqio, keeping TensorFlow quiet and off the accelerators, which belong to JAX."""
     os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
-    with _without_start_messages():
-        import tensorflow as tf
+    try:
+        with _without_start_messages():
+            import tensorflow as tf
 
-        try:
-            for kind in ('GPU', 'TPU'):
-                tf.config.set_visible_devices([], kind)
-        except RuntimeError:
-            pass  # TensorFlow was in use before: what it holds, it keeps
-        import seqio
-
+            with contextlib.suppress(RuntimeError):  # in use before: what TensorFlow holds by now, it keeps
+                for kind in ('GPU', 'TPU'):
+                    tf.config.set_visible_devices([], kind)
+            import seqio
+    except ImportError as error:
+        raise UserError(f'tasks need seqio and TensorFlow, which are not installed here ({error})') from error
     return seqio
 
 

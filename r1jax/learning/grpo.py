@@ -7,6 +7,7 @@ http://joschu.net/blog/kl-approx.html.
 """
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Literal
 
 import chex
@@ -41,7 +42,7 @@ class GRPOLoss:
         ratio: 'token' (PPO, GRPO), 'gspo' (one ratio per sequence; its clips are near 3e-4), or 'cispo' (the
           clipped ratio is a constant weight of the log-likelihood, so that clipped tokens keep a gradient).
         kl_coef: beta, the coefficient of the KL divergence to the reference model; 0 needs no reference.
-        kl_estimator: 'k2' or 'k3' in the loss, 'k1' in the reward.
+        kl_estimator: 'k3' (GRPO's) or 'k2' in the loss; any of the three in the reward.
         kl_in: 'loss' adds the penalty per token here; 'reward' leaves it to `kl_shaped_rewards`, before the
           advantages.
         entropy_coef: coefficient of the entropy bonus.
@@ -94,11 +95,6 @@ class GRPOLoss:
                 "GRPOLoss.kl_estimator='k1' cannot be used in the loss: on policy the expected gradient of "
                 "log(pi / pi_ref) is zero, so it would not hold the policy back; take 'k3' or 'k2', or "
                 "kl_in='reward'"
-            )
-        if self.kl_in == 'reward' and self.kl_estimator != 'k1':
-            raise UserError(
-                "GRPOLoss.kl_in='reward' takes kl_estimator='k1' (the reward is reduced by the sequence's "
-                f'log-ratio), got {self.kl_estimator!r}'
             )
 
 
@@ -186,22 +182,28 @@ def kl_penalty(logp: jax.Array, ref_logp: jax.Array, estimator: str) -> jax.Arra
 
 
 def kl_shaped_rewards(
-    rewards_B: np.ndarray, logp_sum_B: np.ndarray, ref_logp_sum_B: np.ndarray, coef: float
+    rewards_B: np.ndarray,
+    logp: Sequence[np.ndarray],
+    ref_logp: Sequence[np.ndarray],
+    coef: float,
+    estimator: str = 'k1',
 ) -> np.ndarray:
-    """r_i - coef * log(pi(o_i) / pi_ref(o_i)): the k1 estimate of a sequence's KL, taken from its reward.
+    """r_i - coef * sum_t D_it: the estimate of a sequence's KL to the reference, taken from its reward.
+
+    In the reward every estimator is sound, k1 too: it is a number there, and its gradient is not asked for.
 
     Args:
-        rewards_B: float [B].
-        logp_sum_B, ref_logp_sum_B: float [B], log-probabilities summed over the completion, under the
-          sampling policy and the reference.
-        coef: beta.
+      rewards_B: float [B].
+      logp, ref_logp: B arrays [C_i], log-probabilities of the completion's tokens under the policy that sampled
+        them and under the reference.
+      coef: beta.
+      estimator: of `kl_penalty`.
 
     Returns:
-        float32 [B], the rewards to compute advantages from.
+      float32 [B], the rewards to compute advantages from.
     """
-    chex.assert_equal_shape([rewards_B, logp_sum_B, ref_logp_sum_B])
-    kl_B = np.asarray(logp_sum_B) - np.asarray(ref_logp_sum_B)
-    return (np.asarray(rewards_B) - coef * kl_B).astype(np.float32)
+    kl_B = [np.sum(kl_penalty(p, q, estimator)) for p, q in zip(logp, ref_logp, strict=True)]
+    return (np.asarray(rewards_B) - coef * np.asarray(kl_B)).astype(np.float32)
 
 
 def grpo_loss(

@@ -56,7 +56,7 @@ class ModelConfig:
 # Llama 3, arXiv 2407.21783). Llama 3.x is left out until its rotary scaling is there.
 PRESETS: dict[str, ModelConfig] = {
     'tiny': ModelConfig(
-        vocab_size=1024, d_model=160, n_layers=4, n_heads=5, n_kv_heads=1, head_dim=32, d_ff=448, tie_embeddings=True,
+        vocab_size=1024, d_model=192, n_layers=4, n_heads=6, n_kv_heads=2, head_dim=32, d_ff=512, tie_embeddings=True,
         max_positions=512),
     'qwen2.5-math-1.5b': ModelConfig(
         vocab_size=151_936, d_model=1536, n_layers=28, n_heads=12, n_kv_heads=2, head_dim=128, d_ff=8960,

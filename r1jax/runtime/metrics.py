@@ -17,8 +17,6 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any, SupportsFloat
 
-import tensorboardX
-
 FILE_NAME = 'metrics.jsonl'
 RESERVED = ('step', 'time', 'nonfinite')
 
@@ -34,6 +32,8 @@ class MetricWriter:
     """
 
     def __init__(self, folder: str | os.PathLike[str], last_step: int = -1):
+        import tensorboardX  # here, because it loads torch where that is installed
+
         self._folder = pathlib.Path(folder)
         self._folder.mkdir(parents=True, exist_ok=True)
         self._path = self._folder / FILE_NAME

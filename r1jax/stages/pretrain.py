@@ -45,8 +45,8 @@ class PretrainStage:
     recipe: str = 'reflective'
     tokenizer_documents: int = 20_000
     documents_per_step: int = 64
-    row_length: int = 256
-    micro_rows: int = 16
+    row_length: int = 192
+    micro_rows: int = 4
     checkpoint_every: int = 500
 
 

@@ -165,10 +165,10 @@ def test_a_test_split_is_balanced_and_asks_nothing_twice(family):
 
 def test_train_is_balanced_over_languages_and_difficulties():
     examples = take(1200, 'tiny_arithmetic', seed=9)
-    assert abs(Counter(e.language for e in examples)['zh'] - 600) < 100
     low, high = tinyworld.DIFFICULTY['arithmetic']
-    levels = Counter(e.difficulty for e in examples)
-    assert sorted(levels) == list(range(low, high + 1)) and min(levels.values()) > 0.7 * 1200 / len(levels)
+    counts = Counter((e.language, e.difficulty) for e in examples)
+    assert set(counts) == {(language, level) for language in ('en', 'zh') for level in range(low, high + 1)}
+    assert min(counts.values()) > 0.7 * 1200 / len(counts)
 
 
 def test_examples_carry_what_the_rewards_need():
@@ -214,7 +214,7 @@ def test_seqio_has_the_tasks_and_reads_the_same_order():
     assert [row['id'].decode() for row in shuffled] != expected
 
 
-def test_tasks_that_others_registered_can_be_opened():
+def test_tasks_that_others_registered_can_be_opened(tmp_path):
     tasks.register()
     import seqio
     import tensorflow as tf
@@ -238,9 +238,23 @@ def test_tasks_that_others_registered_can_be_opened():
             assert len(take(90, name, 'test')) == 40
         with pytest.raises(UserError, match='takes no options'):
             tasks.open_task('others', language='en')
+        with pytest.raises(UserError, match='the name is taken'):
+            tasks.register_jsonl_task('others', write(tmp_path / 'x.jsonl', {'question': 'x', 'answer': 'y'}))
     finally:
         seqio.MixtureRegistry.remove('others_twice')
         seqio.TaskRegistry.remove('others')
+
+
+def test_without_tensorflow_the_reason_is_told():
+    program = (
+        'import sys; sys.modules["tensorflow"] = None\n'
+        'from r1jax.data import tasks; from r1jax.errors import UserError\n'
+        'try: tasks.names()\n'
+        'except UserError as error: print(error)')
+    other = subprocess.run(
+        [sys.executable, '-c', program], capture_output=True, text=True,
+        cwd=pathlib.Path(tasks.__file__).parents[2])
+    assert other.stdout.startswith('tasks need seqio and TensorFlow, which are not installed'), other.stderr
 
 
 # --- options ------------------------------------------------------------------------------------------------
@@ -367,6 +381,12 @@ def test_a_name_that_is_taken_or_not_one_is_refused(tmp_path, name):
     path = write(tmp_path / 'x.jsonl', {'question': 'x', 'answer': 'y'})
     with pytest.raises(UserError, match='name'):
         tasks.register_jsonl_task(name, path)
+
+
+def test_a_field_that_does_not_exist_is_refused(tmp_path):
+    path = write(tmp_path / 'x.jsonl', {'question': 'x', 'answer': 'y'})
+    with pytest.raises(UserError, match="no field 'anwser' .did you mean 'answer'"):
+        tasks.register_jsonl_task('x', path, fields={'anwser': 'answer'})
 
 
 def test_real_files(shared):

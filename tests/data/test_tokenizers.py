@@ -83,10 +83,13 @@ def test_training_gives_the_same_file_in_another_process(tiny, documents, tmp_pa
     assert (tmp_path / 'again.model').read_bytes() == tiny._path.read_bytes()
 
 
-def test_more_symbols_can_be_asked_for(documents, tmp_path):
-    symbols = (*tokenizers.USER_SYMBOLS, '<summary>')
+def test_other_symbols_can_be_asked_for(documents, tmp_path):
+    symbols = (*tokenizers.KEPT_TAGS, '<summary>')
     tokenizer = tokenizers.train_sentencepiece(documents, tmp_path / 't.model', 768, symbols)
     assert len(tokenizer.encode('<summary>')) == 1
+    # A newline is then a byte, and still in no learned piece.
+    assert not any('\n' in tokenizer._start.id_to_piece(i) for i in range(768))
+    assert tokenizer.decode(tokenizer.encode('a\nb')) == 'a\nb'
 
 
 @pytest.mark.parametrize('texts, size', [([], 768), (['abc'], 768), (['abc def'], 50)])
@@ -113,6 +116,8 @@ def _byte_level(folder, **config):
         vocab_size=300, show_progress=False, initial_alphabet=hf.pre_tokenizers.ByteLevel.alphabet(),
         special_tokens=['<|bos|>', '<|eos|>', '<think>', '</think>'])
     tokenizer.train_from_iterator(['let me think about this again and again'], trainer)
+    tokenizer.post_processor = hf.processors.TemplateProcessing(  # adds BOS, as that of Llama 3
+        single='<|bos|> $A', special_tokens=[('<|bos|>', 0)])
     tokenizer.save(str(folder / 'tokenizer.json'))
     (folder / 'tokenizer_config.json').write_text(json.dumps(config))
     return folder

@@ -343,7 +343,6 @@ def test_missing_arrays_are_named():
     [
         ({'kl_estimator': 'k1'}, 'expected gradient of .* is zero'),
         ({'kl_estimator': 'k1', 'kl_coef': 0.1}, "take 'k3' or 'k2', or kl_in='reward'"),
-        ({'kl_in': 'reward'}, "takes kl_estimator='k1'"),
         ({'ratio': 'gpso'}, "did you mean 'gspo'"),
         ({'kl_estimator': 'k4'}, "kl_estimator cannot be 'k4'"),
         ({'kl_in': 'lose'}, "did you mean 'loss'"),
@@ -406,10 +405,13 @@ def test_kl_estimators_are_unbiased_and_zero_on_the_reference():
         grpo.kl_penalty(logp, ref, 'k4')
 
 
-def test_kl_shaped_rewards():
-    got = grpo.kl_shaped_rewards(np.array([1.0, 0.0]), np.array([-10.0, -3.0]), np.array([-12.0, -2.0]), 0.5)
+@pytest.mark.parametrize(
+    'estimator, kl', [('k1', lambda d: -d), ('k2', lambda d: d * d / 2), ('k3', lambda d: math.exp(d) - d - 1)])
+def test_kl_shaped_rewards(estimator, kl):
+    logp, ref = [np.array([-1.0, -2.0]), np.array([-3.0])], [np.array([-1.5, -1.8]), np.array([-3.0])]
+    got = grpo.kl_shaped_rewards(np.array([1.0, 0.25]), logp, ref, 0.5, estimator)
     assert got.dtype == np.float32
-    np.testing.assert_allclose(got, [0.0, 0.5])
+    np.testing.assert_allclose(got, [1.0 - 0.5 * (kl(-0.5) + kl(0.2)), 0.25], rtol=1e-6)
 
 
 @pytest.mark.parametrize('normalize_std', [True, False])

@@ -146,7 +146,7 @@ def test_muon_treats_stacked_layers_as_separate_matrices():
 def test_muon_updates_are_nearly_orthogonal():
     optimizer, _ = make_optimizer(OptimizerConfig(1.0, name='muon', clip_norm=None))
     params = make_params()
-    updates, _ = optimizer.update(make_params(1), optimizer.init(params), params)
+    updates, _ = jax.jit(optimizer.update)(make_params(1), optimizer.init(params), params)
     for layer in range(3):
         singular = np.linalg.svd(updates.layers.wq[layer].reshape(8, 8), compute_uv=False)
         np.testing.assert_array_less(singular / (0.2 * math.sqrt(8)), 1.3)

@@ -48,7 +48,7 @@ def rollouts(rng, step, skill, problems, group):
         problem = random.Random(prompt_id)
         task, language = FAMILIES[prompt_id % 4], LANGUAGES[prompt_id // 4 % 2]
         a, b = problem.randrange(10, 500), problem.randrange(10, 500)
-        question = {'en': f'{a} pears and {b} more: how many?', 'zh': f'{a} 个梨再加 {b} 个，一共多少？'}[language]
+        question = {'en': f'{a} pears and {b} more: how many?', 'zh': f'{a} 个梨再加 {b} 个，一共多少？'}
         for sample in range(group):
             text, right, tokens, finished = completion(rng, a, b, language, skill)
             parts = {'accuracy': float(right), 'format': float('</answer>' in text)}
@@ -56,8 +56,8 @@ def rollouts(rng, step, skill, problems, group):
             rows.append({
                 'step': step, 'prompt_id': prompt_id, 'sample': sample, 'task': task, 'kind': 'sum',
                 'language': language, 'difficulty': 1 + prompt_id % 3,
-                'prompt': f'A conversation about sums.\nUser: {question}\nAssistant:', 'completion': text,
-                'answer': str(a + b), 'reward': sum(parts.values()), 'rewards': parts,
+                'prompt': f'A conversation about sums.\nUser: {question[language]}\nAssistant:',
+                'completion': text, 'answer': str(a + b), 'reward': sum(parts.values()), 'rewards': parts,
                 'advantage': rng.gauss(0, 1), 'n_tokens': tokens, 'finished': finished,
                 'reflection_words': words, 'logprob_mean': -rng.random()})
     return rows
@@ -255,6 +255,7 @@ def test_columns_know_their_direction_and_unit():
     assert column_of('pass@1/T=1').label == 'pass@1, T=1' and column_of('pass@1/T=1').show(0.12345) == '12.3'
     assert column_of('something/T=1').show(0.12345) == '0.123'
     assert column_of('format').show(-0.0001, sign=True) == '+0.0'
+    assert column_of('length').show(3750.4) == '3,750'
 
 
 def wilson(right, n, z=1.959964):
@@ -333,6 +334,8 @@ def test_samples_pair_the_same_problem_before_and_after(whole_run):
             assert pair['prompt'] == mine[0]['prompt'] and pair['answer'] == mine[0]['answer']
     # Families and languages in turn, so that whatever is left out is left out of all alike.
     assert len({(pair['task'], pair['language']) for pair in samples['pairs'][:8]}) == 8
+    of_one_kind = [pair['id'] for pair in samples['pairs'] if pair['id'] % 8 == 3]
+    assert of_one_kind == sorted(of_one_kind) and len(of_one_kind) == 6
     assert samples['steps_held'] == samples['steps_of'] == 13
     assert {entry['step'] for entry in samples['training']} == {1, *range(5, 61, 5)}
     assert all(entry['sample'] == 0 for entry in samples['training']) and '等等' in samples['words']

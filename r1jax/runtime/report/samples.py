@@ -41,7 +41,8 @@ def collect(run: Run) -> dict[str, Any]:
 
     Returns:
       models: the names of the models before and after, or of the only one.
-      pairs: test problems with each model's samples; pairs_of: how many problems there are on the disk.
+      pairs: test problems with each model's samples; pairs_of: how many there are on the disk, in how many
+        sets, i.e. evaluations.
       training: completions of the training steps; steps_held of steps_of steps are among them.
       words: the reflection words to mark.
     """
@@ -63,7 +64,7 @@ def _pairs(run: Run) -> dict[str, Any]:
         for row in _rows(run, file.path, _KEYS):
             key = (file.label, *_key(row))
             outcomes.setdefault(key, {}).setdefault(file.model, []).append(_right(row['rewards']))
-    # Problems that both models answered come first: they are what the page is for.
+    # Where two models were asked, only problems that both answered: they are what the page is for.
     both = [key for key, by_model in outcomes.items() if len(by_model) == len(models)]
     chosen = _in_turn(both or outcomes, lambda key: key[:3])[:MOST_PROBLEMS]
     problems: dict[tuple, dict[str, Any]] = {}
@@ -84,7 +85,8 @@ def _pairs(run: Run) -> dict[str, Any]:
             of_model['samples'].sort(key=lambda sample: sample['sample'])
             del of_model['samples'][SAMPLES_OF_EACH:]
     pairs = _within_size(problems[key] for key in chosen if key in problems)
-    return {'models': models, 'pairs': pairs, 'pairs_of': len(outcomes)}
+    return {'models': models, 'pairs': pairs, 'pairs_of': len(outcomes),
+            'sets': len({file.label for file in wanted})}
 
 
 def _training(run: Run) -> dict[str, Any]:

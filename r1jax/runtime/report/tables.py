@@ -21,8 +21,10 @@ class Column:
     def show(self, value: float | None, sign: bool = False) -> str:
         if value is None or not math.isfinite(value):
             return '–'
-        scaled = round(100 * value if self.percent else value, self.digits) + 0.0  # never a minus before 0
-        text = f'{scaled:+,.{self.digits}f}' if sign else f'{scaled:,.{self.digits}f}'
+        scaled = 100 * value if self.percent else value
+        digits = 0 if abs(scaled) >= 1000 else self.digits
+        scaled = round(scaled, digits) + 0.0  # never a minus before 0
+        text = f'{scaled:+,.{digits}f}' if sign else f'{scaled:,.{digits}f}'
         return text.replace('-', '\N{MINUS SIGN}')
 
 

@@ -34,8 +34,7 @@ const startCharts = () => {
   }
 
   function axisStyle(theme) {
-    return { gridcolor: theme.line, linecolor: theme.line, zerolinecolor: theme.line, tickcolor: theme.line,
-      spikethickness: 1, spikecolor: theme.soft, spikedash: 'dot' };
+    return { gridcolor: theme.line, linecolor: theme.line, zerolinecolor: theme.line, tickcolor: theme.line };
   }
 
   function layout(theme, x, y, more) {
@@ -47,7 +46,8 @@ const startCharts = () => {
       dragmode: matchMedia('(pointer: coarse)').matches ? false : 'zoom',
       legend: { orientation: 'h', x: 0, y: 0, yref: 'container', yanchor: 'bottom', font: { size: 11 }, itemwidth: 30 },
       modebar: { bgcolor: 'rgba(0,0,0,0)', color: theme.soft, activecolor: theme.ink },
-      xaxis: { ...axisStyle(theme), ...x }, yaxis: { ...axisStyle(theme), ...y }, ...more };
+      xaxis: { ...axisStyle(theme), ...x },
+      yaxis: { ...axisStyle(theme), ...y }, ...more };
   }
 
   // How many rows a legend takes, so that the plot above it keeps its height.
@@ -79,17 +79,19 @@ const startCharts = () => {
       const [first, second] = name.split(' · ');
       // family · language: the colour tells the family, the dashes the language.
       const [c, d] = second ? [firsts.indexOf(first), seconds.indexOf(second)] : [i % 8, Math.floor(i / 8)];
-      const colour = panel.stacked.length && !stacked ? theme.ink : theme.list[(panel.stacked.length ? i - panel.lines.length : c) % 8];
+      const total = panel.stacked.length > 0 && !stacked;  // the line over a stack
+      const colour = total ? theme.ink : theme.list[(stacked ? i - panel.lines.length : c) % 8];
       const raw = stage.columns[metric];
-      const line = { color: colour, width: 2, dash: panel.stacked.length && !stacked ? 'dash' : dashes[d % 4] };
+      const line = { color: colour, width: 2, dash: total ? 'dash' : dashes[d % 4] };
       const few = panel.sparse || raw.length <= 30;
       if (window > 1 && !stacked && lines.length <= 4)
-        traces.push({ x, y: raw, mode: 'lines', line: { ...line, width: 1 }, opacity: 0.3, hoverinfo: 'skip', showlegend: false,
-          legendgroup: metric, connectgaps: panel.sparse });
+        traces.push({ x, y: raw, mode: 'lines', line: { ...line, width: 1 }, opacity: 0.3, hoverinfo: 'skip',
+          showlegend: false, legendgroup: metric, connectgaps: panel.sparse });
       traces.push({ x, y: smoothed(raw, window), name: label(name), legendgroup: metric, line, connectgaps: panel.sparse,
         mode: few && !stacked && window === 1 ? 'lines+markers' : 'lines', marker: { size: 4, color: colour },
         ...(stacked ? { stackgroup: 'stack', line: { ...line, width: 0.5 }, fillcolor: faded(colour, 0.55) } : {}),
-        text: raw.map(value => value === null ? 'none' : panel.percent ? `${(100 * value).toFixed(1)}%` : Number(value.toPrecision(4)).toLocaleString('en', { maximumSignificantDigits: 4 })),
+        text: raw.map(value => value === null ? 'none' : panel.percent ? `${(100 * value).toFixed(1)}%`
+          : value.toLocaleString('en', { maximumSignificantDigits: 4 })),
         hovertemplate: `%{y:${format}}` + (window > 1 ? ' (unsmoothed %{text})' : '') });
     });
     const rows = legendRows(traces, (printing ? 330 : canvas.clientWidth) - 20);
@@ -99,8 +101,10 @@ const startCharts = () => {
     const decades = Math.log10(largest / Math.min(...sizes));
     const axis = { title: { text: label(panel.unit), standoff: 8 }, type: panel.log ? 'log' : 'linear',
       exponentformat: largest < 0.01 || largest >= 1e7 ? 'e' : 'none', separatethousands: true,
-      rangemode: panel.log ? 'normal' : 'tozero', ...(panel.log ? { dtick: decades > 3 ? 1 : 'D2' } : {}), ...(panel.percent ? { tickformat: '.2~%' } : {}) };
-    return [traces, layout(theme, { title: { text: 'step', standoff: 10 }, unifiedhovertitle: { text: 'step %{x}' } }, axis,
+      rangemode: panel.log ? 'normal' : 'tozero', ...(panel.log ? { dtick: decades > 3 ? 1 : 'D2' } : {}),
+      ...(panel.percent ? { tickformat: '.2~%' } : {}) };
+    return [traces, layout(theme, { title: { text: 'step', standoff: 10 }, unifiedhovertitle: { text: 'step %{x}' },
+      spikethickness: 1, spikecolor: theme.soft, spikedash: 'dot' }, axis,
       { showlegend: rows > 0, margin: { l: 66, r: 14, t: 10, b: (rows ? 58 : 48) + 20 * rows, autoexpand: false } })];
   }
 
@@ -111,15 +115,17 @@ const startCharts = () => {
     const rows = Math.ceil(models.length / 4);
     canvas.style.height = `${66 + 22 * rows + groups.length * (14 + 8 * models.length)}px`;
     const names = 16 + 6.8 * Math.max(...groups.map(group => group.length));
+    const symbols = ['circle-open', 'circle', 'square', 'diamond', 'triangle-up', 'cross', 'star', 'hexagon'];
+    const share = value => (100 * value).toFixed(1);
     const traces = models.map((model, m) => {
       const points = model.figures.map((figure, g) => figure && { x: figure[0], y: at(g, m), group: groups[g],
         low: figure[1] ?? figure[0], high: figure[2] ?? figure[0] }).filter(Boolean);
       const colour = models.length === 2 && m === 0 ? theme.list[7] : theme.list[(m + 7 * (models.length === 2)) % 8];
       return { name: label(model.name), mode: 'markers', x: points.map(p => p.x), y: points.map(p => p.y),
-        marker: { color: colour, size: 9, symbol: ['circle-open', 'circle', 'square', 'diamond', 'triangle-up', 'cross', 'star', 'hexagon'][m % 8] },
-        error_x: { type: 'data', symmetric: false, array: points.map(p => p.high - p.x), arrayminus: points.map(p => p.x - p.low),
-          color: colour, thickness: 1.8, width: 4 },
-        text: points.map(p => `${label(p.group)}: ${(100 * p.x).toFixed(1)}% [${(100 * p.low).toFixed(1)}, ${(100 * p.high).toFixed(1)}]`),
+        marker: { color: colour, size: 9, symbol: symbols[m % symbols.length] },
+        error_x: { type: 'data', symmetric: false, color: colour, thickness: 1.8, width: 4,
+          array: points.map(p => p.high - p.x), arrayminus: points.map(p => p.x - p.low) },
+        text: points.map(p => `${label(p.group)}: ${share(p.x)}% [${share(p.low)}, ${share(p.high)}]`),
         hovertemplate: '%{text}' };
     });
     const ticks = groups.map((group, g) => levels[g] === 0 ? `<b>${label(group)}</b>` : label(group));
@@ -132,11 +138,13 @@ const startCharts = () => {
   function draw(canvas) {
     const theme = colours();
     const stage = DATA.plots[canvas.dataset.stage];
-    const [traces, shape] = 'forest' in canvas.dataset ? forest(canvas, theme) : curves(stage, stage.panels[canvas.dataset.panel], theme, canvas);
+    const [traces, shape] = 'forest' in canvas.dataset ? forest(canvas, theme)
+      : curves(stage, stage.panels[canvas.dataset.panel], theme, canvas);
     if (printing) { shape.width = 'forest' in canvas.dataset ? 680 : 330; shape.height = canvas.clientHeight; }
     // Only these two buttons: Plotly's own set has one that would send the figures to a server.
     Plotly.react(canvas, traces, shape, { displaylogo: false, showSendToCloud: false, responsive: !printing,
-      displayModeBar: matchMedia('(hover: hover)').matches ? 'hover' : false, modeBarButtons: [['toImage', 'resetScale2d']] });
+      displayModeBar: matchMedia('(hover: hover)').matches ? 'hover' : false,
+      modeBarButtons: [['toImage', 'resetScale2d']] });
     drawn.add(canvas);
   }
 

@@ -17,15 +17,17 @@ const startSamples = () => {
   const plain = words.filter(word => /^[a-z]+$/.test(word)).join('|');
   const anywhere = words.filter(word => !/^[a-z]+$/.test(word)).join('|');
   const pieces = new RegExp(
-    `(<\\/?(?:think|answer)>)|((?<![a-z])(?:${plain})(?![a-z])${anywhere && '|' + anywhere})|(\\[… [\\d,]+ characters left out of this page …\\])`,
-    'gi');
+    '(</?(?:think|answer)>)'
+    + `|((?<![a-z])(?:${plain})(?![a-z])${anywhere && '|' + anywhere})`
+    + '|(\\[… [\\d,]+ characters left out of this page …\\])', 'gi');
 
   function highlighted(text, prompt) {
     const box = document.createDocumentFragment();
     let region = /<think>\s*$/.test(prompt) ? 'think' : '';  // a template may have opened the tag itself
     const put = (string, kind) => {
       if (!string) return;
-      const content = kind ? element(kind === 'mark' ? 'mark' : 'span', kind === 'mark' ? {} : { class: kind }, string) : string;
+      const content = kind === 'mark' ? element('mark', {}, string)
+        : kind ? element('span', { class: kind }, string) : string;
       box.append(region ? element('span', { class: region }, content) : content);
     };
     let end = 0;
@@ -33,7 +35,10 @@ const startSamples = () => {
       put(text.slice(end, match.index), '');
       if (match[1]) {
         const name = match[1].toLowerCase().replace(/[<>/]/g, '');
-        if (match[1][1] === '/') { put(match[1], 'tag'); region = ''; } else { region = name; put(match[1], 'tag'); }
+        const closes = match[1][1] === '/';
+        if (!closes) region = name;
+        put(match[1], 'tag');
+        if (closes) region = '';
       } else put(match[0], match[2] ? 'mark' : 'left-out');
       end = match.index + match[0].length;
     }
@@ -41,8 +46,10 @@ const startSamples = () => {
     return box;
   }
 
-  const number = value => value === null || value === undefined ? 'unknown' : value.toLocaleString('en', { maximumSignificantDigits: 4 });
-  const verdict = right => right === null ? ['unclear', 'not graded'] : right ? ['better', '✓ right'] : ['worse', '✗ wrong'];
+  const number = value => value === null || value === undefined ? 'unknown'
+    : value.toLocaleString('en', { maximumSignificantDigits: 4 });
+  const verdict = right => right === null ? ['unclear', 'not graded']
+    : right ? ['better', '✓ right'] : ['worse', '✗ wrong'];
 
   function chips(sample) {
     const [kind, label] = verdict(sample.right);
@@ -51,19 +58,22 @@ const startSamples = () => {
       element('strong', { class: kind }, label),
       element('span', {}, `${number(sample.tokens)} tokens${sample.finished === false ? ', cut at the limit' : ''}`),
       element('span', {}, `reward ${number(sample.reward)}${parts ? ` (${parts})` : ''}`),
-      sample.step === undefined || sample.advantage === null ? null : element('span', {}, `advantage ${number(sample.advantage)}`),
+      sample.step === undefined || sample.advantage === null ? null
+        : element('span', {}, `advantage ${number(sample.advantage)}`),
       element('span', {}, `reflection words ${number(sample.reflection)}`),
       sample.logprob === null ? null : element('span', {}, `log-prob. ${number(sample.logprob)} nats/token`));
   }
 
   const completion = (sample, prompt) => {
     const box = element('pre', { class: 'text', tabindex: '0', 'aria-label': 'completion' });
-    box.append(sample.text ? highlighted(sample.text, prompt) : element('span', { class: 'left-out' }, 'nothing was written'));
+    box.append(sample.text ? highlighted(sample.text, prompt)
+      : element('span', { class: 'left-out' }, 'nothing was written'));
     return box;
   };
 
   function heading(entry, ...more) {
-    const parts = [entry.task, entry.kind, entry.language, entry.difficulty === null ? '' : `difficulty ${entry.difficulty}`];
+    const difficulty = entry.difficulty === null ? '' : `difficulty ${entry.difficulty}`;
+    const parts = [entry.task, entry.kind, entry.language, difficulty];
     return element('h3', {}, parts.filter(Boolean).join(' · '), ...more);
   }
 
@@ -79,7 +89,8 @@ const startSamples = () => {
       return box;
     }
     const body = element('div');
-    const show = index => body.replaceChildren(chips(of.samples[index]), completion(of.samples[index], of.prompt || entry.prompt));
+    const show = index => body.replaceChildren(
+      chips(of.samples[index]), completion(of.samples[index], of.prompt || entry.prompt));
     const title = element('h4', {}, model, element('span', {}, `${of.right} of ${of.of} samples right`));
     if (of.samples.length > 1) {
       let index = 0;
@@ -90,7 +101,8 @@ const startSamples = () => {
       title.append(next);
     }
     show(0);
-    box.append(title, of.prompt ? element('pre', { class: 'text prompt', tabindex: '0', 'aria-label': `prompt of ${model}` }, of.prompt) : '', body);
+    const prompt = { class: 'text prompt', tabindex: '0', 'aria-label': `prompt of ${model}` };
+    box.append(title, of.prompt ? element('pre', prompt, of.prompt) : '', body);
     return box;
   }
 

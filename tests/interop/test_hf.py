@@ -1,0 +1,77 @@
+"""Hugging Face folders: round trips, and damage that is named before anything runs. (Logits: tests/models.)"""
+
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from r1jax.errors import UserError
+from r1jax.interop import hf
+from r1jax.models import transformer
+from r1jax.models.config import ModelConfig
+
+CFG = ModelConfig(
+    vocab_size=40, d_model=16, n_layers=2, n_heads=4, n_kv_heads=2, head_dim=8, d_ff=24, qkv_bias=True, max_positions=32)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    params = transformer.init(jax.random.key(0), CFG)
+    hf.write(tmp_path, jax.tree.map(lambda x: x + 0.5, params), CFG, eos=2, bos=1)
+    return tmp_path
+
+
+@pytest.mark.parametrize('change', [{}, {'tie_embeddings': True}, {'qkv_bias': False}], ids=str)
+def test_a_round_trip_keeps_config_and_every_bfloat16_bit(tmp_path, change):
+    cfg = dataclasses.replace(CFG, **change)
+    params = jax.tree.map(lambda x: (x + 0.1).astype(jnp.bfloat16), transformer.init(jax.random.key(1), cfg))
+    hf.write(tmp_path, params, cfg, eos=2, bos=None)
+    assert hf.read_config(tmp_path) == cfg
+    back = hf.read_params(tmp_path, cfg)
+    assert jax.tree.structure(back) == jax.tree.structure(params)
+    for a, b in zip(jax.tree.leaves(params), jax.tree.leaves(back), strict=True):
+        np.testing.assert_array_equal(np.asarray(a, np.float32), b)
+
+
+def edit(folder, change):
+    path = folder / 'model.safetensors'
+    tensors = safetensors.numpy.load_file(path)
+    change(tensors)
+    safetensors.numpy.save_file(tensors, path)
+
+
+def test_a_missing_tensor_is_named(folder):
+    edit(folder, lambda t: t.pop('model.layers.1.mlp.up_proj.weight'))
+    with pytest.raises(UserError, match=r"the tensor 'model.layers.1.mlp.up_proj.weight' is missing"):
+        hf.read_params(folder, CFG)
+
+
+def test_a_tensor_of_another_shape_is_named(folder):
+    edit(folder, lambda t: t.update({'model.norm.weight': np.zeros(17, np.float32)}))
+    with pytest.raises(UserError, match=r"'model.norm.weight' has shape \(17,\), config.json wants \(16,\)"):
+        hf.read_params(folder, CFG)
+
+
+def test_a_truncated_file_is_named(folder):
+    path = folder / 'model.safetensors'
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(UserError, match=r'model.safetensors is damaged'):
+        hf.read_params(folder, CFG)
+
+
+def test_other_architectures_and_rotary_scalings_are_refused(folder):
+    path = folder / 'config.json'
+    raw = json.loads(path.read_text())
+    path.write_text(json.dumps(raw | {'architectures': ['Qwen3ForCausalLM']}))
+    with pytest.raises(UserError, match="did you mean 'Qwen2ForCausalLM'"):
+        hf.read_config(folder)
+    path.write_text(json.dumps(raw | {'rope_scaling': {'rope_type': 'llama3', 'factor': 8}}))
+    with pytest.raises(UserError, match='rope_scaling is not supported'):
+        hf.read_config(folder)
+    path.write_text('{')
+    with pytest.raises(UserError, match='is no model description'):
+        hf.read_config(folder)

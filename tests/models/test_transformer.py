@@ -1,0 +1,128 @@
+"""The dense transformer against transformers (PyTorch) on random weights, and its own promises about segments."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from r1jax.interop import hf
+from r1jax.models import transformer
+from r1jax.models.config import PRESETS, ModelConfig, preset
+from r1jax.errors import UserError
+from r1jax.parallel.mesh import MeshConfig, make_mesh
+from r1jax.parallel.rules import DECODING, TRAINING, Sharding
+
+QWEN = ModelConfig(
+    vocab_size=96, d_model=32, n_layers=3, n_heads=4, n_kv_heads=2, head_dim=16, d_ff=48, rope_theta=1e4,
+    qkv_bias=True, tie_embeddings=True, max_positions=64)
+LLAMA = ModelConfig(
+    vocab_size=96, d_model=32, n_layers=3, n_heads=4, n_kv_heads=1, head_dim=8, d_ff=56, rope_theta=5e5, norm_eps=1e-5,
+    max_positions=64)
+
+
+def random_params(cfg, seed=0):
+    """Random everywhere: biases and norms too, whose initial 0 and 1 would hide a mistake."""
+    params = transformer.init(jax.random.key(seed), cfg)
+    rng = np.random.default_rng(seed)
+    return jax.tree.map(lambda x: x + 0.1 * jnp.asarray(rng.normal(size=x.shape), x.dtype), params)
+
+
+def logits(params, cfg, tokens_BT, segments_BT=None, positions_BT=None):
+    tokens_BT = jnp.asarray(tokens_BT)
+    if positions_BT is None:
+        positions_BT = jnp.broadcast_to(jnp.arange(tokens_BT.shape[1]), tokens_BT.shape)
+    segments_BT = jnp.ones_like(tokens_BT) if segments_BT is None else jnp.asarray(segments_BT)
+    out = transformer.forward(params, tokens_BT, jnp.asarray(positions_BT), segments_BT, cfg)
+    return out.hidden_BTD @ transformer.head(params)
+
+
+@pytest.mark.parametrize('cfg', [QWEN, LLAMA], ids=['qwen2', 'llama'])
+def test_logits_and_gradients_equal_those_of_transformers(cfg, tmp_path):
+    torch = pytest.importorskip('torch')
+    transformers = pytest.importorskip('transformers')
+    # The folder holds bfloat16, so both sides start from rounded weights.
+    params = jax.tree.map(lambda x: x.astype(jnp.bfloat16).astype(jnp.float32), random_params(cfg))
+    hf.write(tmp_path, params, cfg, eos=2, bos=1)
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(
+        tmp_path, dtype=torch.float32, attn_implementation='eager')
+    tokens = np.random.default_rng(1).integers(0, cfg.vocab_size, (2, 40))
+    out = theirs(torch.tensor(tokens), labels=torch.tensor(tokens))
+    np.testing.assert_allclose(logits(params, cfg, tokens), out.logits.detach().numpy(), atol=1e-4)
+
+    def loss(params):
+        logp = jax.nn.log_softmax(logits(params, cfg, tokens)[:, :-1])
+        return -jnp.take_along_axis(logp, tokens[:, 1:, None], -1).mean()
+
+    out.loss.backward()
+    for parameter in theirs.parameters():
+        parameter.data = parameter.grad
+    theirs.save_pretrained(tmp_path / 'grads')
+    expected = hf.read_params(tmp_path / 'grads', cfg)
+    for (path, ours), wanted in zip(
+            jax.tree_util.tree_flatten_with_path(jax.grad(loss)(params))[0], jax.tree.leaves(expected), strict=True):
+        scale = np.abs(wanted).max()
+        np.testing.assert_allclose(ours, wanted, atol=1e-3 * scale, err_msg=jax.tree_util.keystr(path))
+
+
+def test_packed_sequences_do_not_see_each_other():
+    params = random_params(QWEN)
+    rng = np.random.default_rng(2)
+    a, b = rng.integers(0, 96, 9), rng.integers(0, 96, 12)
+    packed = np.concatenate([a, b, np.zeros(3, int)])[None]
+    segments = np.array([[1] * 9 + [2] * 12 + [0] * 3])
+    positions = np.array([[*range(9), *range(12), 0, 0, 0]])
+    together = logits(params, QWEN, packed, segments, positions)[0]
+    np.testing.assert_allclose(together[:9], logits(params, QWEN, a[None])[0], atol=1e-5)
+    np.testing.assert_allclose(together[9:21], logits(params, QWEN, b[None])[0], atol=1e-5)
+    assert np.isfinite(together).all()
+
+
+def test_padding_rows_give_finite_gradients():
+    def total(params):
+        return logits(params, QWEN, np.zeros((2, 8), int), np.zeros((2, 8), int)).sum()
+
+    assert all(np.isfinite(g).all() for g in jax.tree.leaves(jax.grad(total)(random_params(QWEN))))
+
+
+def test_later_tokens_do_not_change_earlier_logits():
+    params, tokens = random_params(LLAMA), np.random.default_rng(3).integers(0, 96, (1, 16))
+    changed = tokens.copy()
+    changed[0, 10:] = (changed[0, 10:] + 1) % 96
+    before, after = logits(params, LLAMA, tokens)[0], logits(params, LLAMA, changed)[0]
+    np.testing.assert_array_equal(before[:10], after[:10])
+    assert np.abs(before[10] - after[10]).max() > 1e-3
+
+
+def test_bfloat16_keeps_norms_and_rotary_angles_in_float32():
+    import dataclasses
+    cfg = dataclasses.replace(LLAMA, dtype='bfloat16', max_positions=100_000)
+    params = random_params(LLAMA)
+    positions = np.arange(70_000, 70_016)[None]
+    tokens = np.random.default_rng(3).integers(0, 96, (1, 16))
+    half = transformer.forward(params, tokens, positions, np.ones_like(tokens), cfg).hidden_BTD
+    full = transformer.forward(params, tokens, positions, np.ones_like(tokens), LLAMA).hidden_BTD
+    assert half.dtype == jnp.bfloat16
+    # bfloat16 has 8 bits: angles of 70,000 radians kept in it would be wrong by whole turns and the rest unrelated.
+    assert np.corrcoef(np.ravel(half.astype(np.float32)), np.ravel(full))[0, 1] > 0.999
+
+
+def test_shardings_cover_every_parameter_and_name_the_one_that_does_not_fit():
+    sharding = Sharding(make_mesh(MeshConfig(data=2, fsdp=2, tensor=2)), TRAINING)
+    named = transformer.shardings(QWEN, sharding)
+    assert jax.tree.structure(named) == jax.tree.structure(random_params(QWEN))
+    assert 'fsdp' in str(named.layers.wq.spec) and 'tensor' in str(named.layers.wq.spec)
+    decoding = transformer.shardings(QWEN, Sharding(sharding.mesh, DECODING))
+    assert 'fsdp' not in str(decoding.layers.wq.spec)
+    with pytest.raises(UserError, match=r"layers.wk: its 'kv_heads' dimension of 1 is not divisible by 2"):
+        transformer.shardings(LLAMA, sharding)
+
+
+def test_presets_are_named_and_a_wrong_name_gets_the_nearest():
+    assert transformer.n_params(preset('tiny')) < 3e6
+    # Public parameter counts: 1.54 B (1.31 B without embedding), 7.6 B, 14.8 B, 32.8 B.
+    counts = {name: transformer.n_params(cfg) / 1e9 for name, cfg in PRESETS.items()}
+    for name, billions in (('qwen2.5-math-1.5b', 1.54), ('qwen2.5-math-7b', 7.62), ('qwen2.5-14b', 14.77),
+                           ('qwen2.5-32b', 32.76)):
+        assert abs(counts[name] - billions) < 0.01, (name, counts[name])
+    with pytest.raises(UserError, match="did you mean 'qwen2.5-32b'"):
+        preset('qwen2.5-32')

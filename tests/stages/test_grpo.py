@@ -1,0 +1,157 @@
+"""The GRPO stage on a tiny random model: resume bit for bit, step-0 invariants, sampling of mixed groups, options."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from r1jax.errors import UserError
+from r1jax.learning.grpo import GRPOLoss
+from r1jax.learning.optimizer import OptimizerConfig
+from r1jax.rewards.base import register
+from r1jax.runtime.checkpoint import load_model
+from r1jax.runtime.metrics import read_metrics
+from r1jax.runtime.rollouts import read_rollouts
+from r1jax.sampling.logits import SamplingConfig
+from r1jax.stages import grpo
+
+STAGE = grpo.GRPOStage(
+    task='tiny_reasoning', steps=4, prompts=4, group=4, rewards='length_parity=1',
+    optimizer=OptimizerConfig(learning_rate=1e-2, schedule='cosine', warmup_steps=1, total_steps=8),
+    sampling=SamplingConfig(slots=8, max_tokens=12), loss=GRPOLoss(kl_coef=0.01), minibatches=2, row_length=192,
+    micro_rows=4, checkpoint_every=2, reference_every=3)
+NOT_EXACT = ('time', 'seconds/', 'tokens_per_s/')
+
+
+@register('length_parity')
+def length_parity(completions, examples):
+    """A reward with variance even for a random model: whether the text has an even number of characters."""
+    return [float(len(c.text) % 2 == 0) for c in completions]
+
+
+def exact(metrics):
+    return [{k: v for k, v in line.items() if not k.startswith(NOT_EXACT)} for line in metrics]
+
+
+def params(artifact, inputs):
+    return jax.tree.map(np.asarray, load_model(artifact.model, inputs.training).params)
+
+
+def test_a_run_that_is_interrupted_ends_bit_for_bit_as_one_that_is_not(inputs, tmp_path, monkeypatch):
+    whole = grpo.run(STAGE, inputs, tmp_path / 'whole')
+    real = grpo.write_rollouts
+
+    def fail_at_step_4(path, rows):
+        if '000004' in path.name:
+            raise KeyboardInterrupt
+        return real(path, rows)
+
+    monkeypatch.setattr(grpo, 'write_rollouts', fail_at_step_4)
+    with pytest.raises(KeyboardInterrupt):
+        grpo.run(STAGE, inputs, tmp_path / 'cut')
+    assert [m['step'] for m in read_metrics(tmp_path / 'cut')] == [1, 2, 3, 4]
+    monkeypatch.setattr(grpo, 'write_rollouts', real)
+    resumed = grpo.run(STAGE, inputs, tmp_path / 'cut')
+    assert exact(read_metrics(tmp_path / 'cut')) == exact(read_metrics(tmp_path / 'whole'))
+    for a, b in zip(jax.tree.leaves(params(whole, inputs)), jax.tree.leaves(params(resumed, inputs)), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert read_rollouts(tmp_path / 'cut' / 'rollouts').equals(read_rollouts(tmp_path / 'whole' / 'rollouts'))
+
+
+def test_the_first_step_has_ratio_1_kl_0_and_sampler_and_trainer_agree_and_every_metric_is_there(inputs, tmp_path):
+    stage = dataclasses.replace(STAGE, steps=2, minibatches=1, optimizer=OptimizerConfig(learning_rate=1e-2))
+    grpo.run(stage, inputs, tmp_path)
+    first, second = read_metrics(tmp_path)
+    assert first['ratio/mean'] == pytest.approx(1, abs=1e-6) and first['ratio/max'] == pytest.approx(1, abs=1e-5)
+    assert first['kl_ref'] == pytest.approx(0, abs=1e-6) and second['kl_ref'] > 1e-6
+    assert first['logp_diff/max'] < 1e-4
+    for name in (
+            'reward/mean', 'reward/std', 'reward/length_parity', 'pass_rate', 'groups/zero_variance',
+            'groups/resampled', 'length/mean', 'length/min', 'length/max', 'truncated', 'format_rate',
+            'language_consistency', 'reflection_per_1k', 'entropy', 'clip/low', 'clip/high', 'grad_norm', 'lr',
+            'logp_diff/mean', 'tokens_per_s/sampling', 'tokens_per_s/training', 'seconds/sampling', 'seconds/rewards',
+            'seconds/scoring', 'seconds/update', 'seconds/step', 'rewards/timeouts', 'rewards/crashes',
+            'length/finished_mean'):
+        assert name in first, name
+    assert first['entropy'] > 1
+
+
+def test_noise_differs_from_step_to_step(inputs, tmp_path):
+    """With learning rate 0 and the same prompts only the step tells two rollouts apart."""
+    stage = dataclasses.replace(STAGE, steps=2, optimizer=OptimizerConfig(learning_rate=0.0))
+    grpo.run(stage, inputs, tmp_path)
+    rows = read_rollouts(tmp_path / 'rollouts').to_pylist()
+    first, second = ([r['completion'] for r in rows if r['step'] == s] for s in (1, 2))
+    assert len(set(first) & set(second)) < len(first) / 2
+
+
+def test_the_reference_is_the_start_of_this_run_and_moves_when_told(inputs, tmp_path):
+    still = dataclasses.replace(STAGE, reference_every=0)
+    grpo.run(still, inputs, tmp_path / 'still')
+    grpo.run(dataclasses.replace(STAGE, reference_every=1), inputs, tmp_path / 'moving')
+    kl_still = [m['kl_ref'] for m in read_metrics(tmp_path / 'still')]
+    kl_moving = [m['kl_ref'] for m in read_metrics(tmp_path / 'moving')]
+    # After the first step the moving reference is one update behind, the still one is ever further away.
+    assert kl_still[0] == kl_moving[0]
+    assert kl_moving[3] < 0.7 * kl_still[3]
+
+
+def test_zero_variance_groups_are_counted_and_resampled(inputs, tmp_path):
+    @register('always_one')
+    def always_one(completions, examples):
+        return [1.0 for _ in completions]
+
+    constant = dataclasses.replace(STAGE, steps=1, rewards='always_one=1', resample_rounds=2, loss=GRPOLoss())
+    grpo.run(constant, inputs, tmp_path / 'constant')
+    (m,) = read_metrics(tmp_path / 'constant')
+    assert m['groups/zero_variance'] == 1 and m['groups/resampled'] == 2 * STAGE.prompts
+    assert m['grad_norm'] == 0
+
+    mixed = dataclasses.replace(STAGE, steps=1, group=2, resample_rounds=8)
+    grpo.run(mixed, inputs, tmp_path / 'mixed')
+    (m,) = read_metrics(tmp_path / 'mixed')
+    assert m['groups/resampled'] > 0
+    rows = read_rollouts(tmp_path / 'mixed' / 'rollouts').to_pylist()
+    assert len(rows) == mixed.prompts * 2
+    for i in range(0, len(rows), 2):
+        assert rows[i]['prompt_id'] == rows[i + 1]['prompt_id'] and rows[i]['reward'] != rows[i + 1]['reward']
+
+
+@pytest.mark.parametrize('change', [
+    {'loss': GRPOLoss(ratio='gspo', clip_low=3e-4, clip_high=4e-4), 'inner_epochs': 2},
+    {'loss': GRPOLoss(ratio='cispo'), 'normalize': 'token'},
+    {'loss': GRPOLoss(kl_coef=0.1, kl_in='reward', kl_estimator='k1'), 'advantage_std': False, 'normalize': 'constant'},
+    {'loss': GRPOLoss(dual_clip=3.0, entropy_coef=0.01, importance_cap=2.0), 'mask_truncated': True},
+    {'rewards': 'length_parity=1,overlong=1', 'reward_options': {'overlong': {'max_length': 12, 'cache': 6}}},
+], ids=['gspo', 'cispo', 'kl in reward', 'everything', 'overlong'])
+def test_every_option_reaches_the_update(inputs, tmp_path, change):
+    stage = dataclasses.replace(STAGE, steps=2, **change)
+    grpo.run(stage, inputs, tmp_path)
+    metrics = read_metrics(tmp_path)
+    assert all(np.isfinite(m['loss']) and m['grad_norm'] > 0 for m in metrics)
+    plain = dataclasses.replace(STAGE, steps=2)
+    grpo.run(plain, inputs, tmp_path / 'plain')
+    assert metrics[0]['grad_norm'] != read_metrics(tmp_path / 'plain')[0]['grad_norm']
+
+
+def test_settings_that_contradict_each_other_are_refused():
+    for change, sentence in (
+            ({'sampling': SamplingConfig(temperature=0.6)}, 'must be sampling.temperature=0.6'),
+            ({'sampling': SamplingConfig(top_p=0.9)}, 'must stay off in training'),
+            ({'minibatches': 3}, 'prompts=4 is not divisible by minibatches=3'),
+            ({'group': 1}, 'group=1 must be at least 2')):
+        with pytest.raises(UserError, match=sentence):
+            dataclasses.replace(STAGE, **change)
+
+
+def test_a_row_too_short_for_a_completion_is_refused(inputs, tmp_path):
+    with pytest.raises(UserError, match='row_length=32 is shorter than a prompt'):
+        grpo.run(dataclasses.replace(STAGE, row_length=32), inputs, tmp_path)
+
+
+def test_rollout_rows_are_json_ready(inputs, tmp_path):
+    grpo.run(dataclasses.replace(STAGE, steps=1), inputs, tmp_path)
+    row = read_rollouts(tmp_path / 'rollouts').to_pylist()[0]
+    assert json.dumps(row) and row['n_tokens'] <= 12 and dict(row['rewards']).keys() >= {'length_parity'}

@@ -1,0 +1,84 @@
+"""A whole run in miniature, from pretraining to the report, and what a run's folder refuses."""
+
+import json
+
+import pytest
+from ml_collections import ConfigDict
+
+from r1jax.errors import UserError
+from r1jax.models import config as model_config
+from r1jax.models.config import ModelConfig
+from r1jax.pipeline import run_experiment
+
+MINI = ModelConfig(
+    vocab_size=640, d_model=32, n_layers=1, n_heads=2, n_kv_heads=1, head_dim=16, d_ff=48, tie_embeddings=True,
+    max_positions=256)
+
+
+@pytest.fixture(autouse=True)
+def mini(monkeypatch):
+    monkeypatch.setitem(model_config.PRESETS, 'mini', MINI)
+
+
+def experiment(**changes) -> ConfigDict:
+    config = ConfigDict({
+        'name': 'mini', 'seed': 1, 'mesh': {'data': 2, 'fsdp': 2, 'tensor': 1, 'expert': 2}, 'stages': {}})
+    config.stages.a_pretrain = ConfigDict({
+        'kind': 'pretrain', 'model': 'mini', 'steps': 3, 'documents_per_step': 8, 'tokenizer_documents': 1500,
+        'optimizer': {'learning_rate': 1e-2}})
+    config.stages.b_rl = ConfigDict({
+        'kind': 'grpo', 'task': 'tiny_reasoning', 'steps': 2, 'prompts': 4, 'group': 2, 'micro_rows': 4,
+        'sampling': {'slots': 8, 'max_tokens': 8}, 'optimizer': {'learning_rate': 1e-3}})
+    config.evaluation = ConfigDict({'suites': {'main': {
+        'task': 'tiny_reasoning', 'problems': 12, 'samples': 2,
+        'sampling': {'slots': 8, 'max_tokens': 8, 'temperature': 0.6, 'top_p': 0.95}}}})
+    config.update(changes)
+    return config
+
+
+def test_an_experiment_runs_through_to_its_report_and_a_second_start_does_nothing(tmp_path):
+    report = run_experiment(experiment(), tmp_path / 'run')
+    assert report.exists()
+    summary = json.loads((tmp_path / 'run' / 'summary.json').read_text())
+    # The first stage makes its own base, so there is nothing to measure before it.
+    assert list(summary['stages']) == ['a_pretrain', 'b_rl']
+    figure = summary['stages']['b_rl']['pass@1/T=0.6/all']
+    assert figure.keys() == {'mean', 'low', 'high', 'n'} and figure['n'] == 12
+    manifest = json.loads((tmp_path / 'run' / 'manifest.json').read_text())
+    assert manifest['experiment']['seed'] == 1
+    stage = tmp_path / 'run' / 'stages' / 'b_rl'
+    assert {'DONE', 'config.json', 'metrics.jsonl', 'tensorboard', 'rollouts', 'checkpoints', 'model', 'eval'} <= {
+        p.name for p in stage.iterdir()}
+
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / 'run' / 'stages').rglob('*') if p.is_file()}
+    run_experiment(experiment(), tmp_path / 'run')
+    assert before == {p: p.stat().st_mtime_ns for p in (tmp_path / 'run' / 'stages').rglob('*') if p.is_file()}
+
+    # Another experiment, and a folder that is no run, are left as they are.
+    with pytest.raises(UserError, match=r"holds another experiment \('mini', which differs in seed: 1 there, 2 here\)"):
+        run_experiment(experiment(seed=2), tmp_path / 'run')
+    assert json.loads((tmp_path / 'run' / 'manifest.json').read_text()) == manifest
+
+
+def test_a_folder_that_is_no_run_is_left_alone(tmp_path):
+    (tmp_path / 'thesis.tex').write_text('precious')
+    with pytest.raises(UserError, match='is not empty and holds no run'):
+        run_experiment(experiment(), tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ['thesis.tex']
+
+
+@pytest.mark.parametrize('change, sentence', [
+    ({'base': 'nowhere'}, 'checkpoint nowhere does not exist'),
+    ({'mesh': {'data': 3}}, 'does not lay out 8 device'),
+])
+def test_what_cannot_run_writes_nothing(tmp_path, change, sentence):
+    with pytest.raises(UserError, match=sentence):
+        run_experiment(experiment(**change), tmp_path / 'run')
+    assert not (tmp_path / 'run').exists()
+
+
+def test_only_needs_the_stages_before_it(tmp_path):
+    with pytest.raises(UserError, match="no such stage.*did you mean 'b_rl'"):
+        run_experiment(experiment(), tmp_path / 'run', only='rl')
+    with pytest.raises(UserError, match="stage 'a_pretrain' comes before it"):
+        run_experiment(experiment(), tmp_path / 'run', only='b_rl')
