@@ -38,8 +38,10 @@ def get_config(arg: str = '') -> ConfigDict:
         'prompts': 16,
         'group': 16,
         'rewards': ARMS[arg.arm],
-        'sampling': {'slots': suites.SLOTS, 'max_tokens': suites.MAX_TOKENS},
+        'sampling': {'slots': suites.SLOTS, 'max_tokens': suites.MAX_TOKENS, 'chunk': suites.CHUNK},
         'loss': {'kl_coef': 0.001},
+        'row_length': 192,
+        'micro_rows': 4,
         'optimizer': {'learning_rate': 1e-4, 'warmup_steps': 5},
     })
     config.evaluation = suites.paper()

@@ -2,13 +2,13 @@
 
 from ml_collections import ConfigDict
 
-SLOTS, MAX_TOKENS = 128, 128
+SLOTS, MAX_TOKENS, CHUNK = 128, 96, 8
 
 
 def _suite(task: str, problems: int, samples: int, temperature: float, top_p: float) -> ConfigDict:
     return ConfigDict({
         'task': task, 'problems': problems, 'samples': samples,
-        'sampling': {'slots': SLOTS, 'max_tokens': MAX_TOKENS, 'temperature': temperature, 'top_p': top_p}})
+        'sampling': {'slots': SLOTS, 'max_tokens': MAX_TOKENS, 'temperature': temperature, 'top_p': top_p, 'chunk': CHUNK}})
 
 
 def paper() -> ConfigDict:
@@ -23,3 +23,8 @@ def paper() -> ConfigDict:
 def short() -> ConfigDict:
     """A first look: 256 problems, 4 samples."""
     return ConfigDict({'suites': {'main': _suite('tiny_reasoning', 256, 4, 0.6, 0.95)}})
+
+
+def check() -> ConfigDict:
+    """Few problems and samples at T = 1: whether weights on disk still are those that were measured."""
+    return ConfigDict({'suites': {'main': _suite('tiny_reasoning', 128, 4, 1.0, 1.0)}})

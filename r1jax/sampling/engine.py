@@ -22,8 +22,10 @@ from r1jax.models.config import ModelConfig
 from r1jax.parallel.rules import Sharding
 from r1jax.sampling.logits import SamplingConfig, sample
 
-# Cache lengths and prompt lengths are rounded up to this, so that few programs are compiled.
-BUCKET = 32
+# Cache lengths and prompt lengths are rounded up to this, and prompts are prefilled this many at a time or as many as
+# there are slots, so that few programs are compiled.
+BUCKET = 64
+PREFILL_ROWS = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -255,9 +257,8 @@ class Engine:
         return state, {wanted[-1]: prefilled[wanted[-1]]}
 
     def _prefill(self, prompts: list[tuple[int, ...]]) -> Cache:
-        ways = self._sharding.batch_ways
-        rows = max(ways, 1 << (len(prompts) - 1).bit_length())
-        rows += -rows % ways
+        rows = PREFILL_ROWS if len(prompts) <= PREFILL_ROWS else self._sampling.slots
+        rows += -rows % self._sharding.batch_ways
         length = max(map(len, prompts))
         tokens_PT = np.zeros((rows, length + -length % BUCKET), np.int32)
         for row, prompt in enumerate(prompts):

@@ -123,7 +123,7 @@ def test_zero_variance_groups_are_counted_and_resampled(inputs, tmp_path):
     {'loss': GRPOLoss(ratio='gspo', clip_low=3e-4, clip_high=4e-4), 'inner_epochs': 2},
     {'loss': GRPOLoss(ratio='cispo'), 'normalize': 'token'},
     {'loss': GRPOLoss(kl_coef=0.1, kl_in='reward', kl_estimator='k1'), 'advantage_std': False, 'normalize': 'constant'},
-    {'loss': GRPOLoss(dual_clip=3.0, entropy_coef=0.01, importance_cap=2.0), 'mask_truncated': True},
+    {'loss': GRPOLoss(dual_clip=3.0, entropy_coef=0.01, importance_cap=2.0)},
     {'rewards': 'length_parity=1,overlong=1', 'reward_options': {'overlong': {'max_length': 12, 'cache': 6}}},
 ], ids=['gspo', 'cispo', 'kl in reward', 'everything', 'overlong'])
 def test_every_option_reaches_the_update(inputs, tmp_path, change):
@@ -134,6 +134,18 @@ def test_every_option_reaches_the_update(inputs, tmp_path, change):
     plain = dataclasses.replace(STAGE, steps=2)
     grpo.run(plain, inputs, tmp_path / 'plain')
     assert metrics[0]['grad_norm'] != read_metrics(tmp_path / 'plain')[0]['grad_norm']
+
+
+def test_masked_truncated_completions_give_no_gradient(inputs, tmp_path):
+    """A random model never stops within 3 tokens, so nothing is left to learn from, and nothing is NaN."""
+    sampling = SamplingConfig(slots=8, max_tokens=3)
+    stage = dataclasses.replace(STAGE, steps=1, sampling=sampling, loss=GRPOLoss())
+    grpo.run(stage, inputs, tmp_path / 'kept')
+    grpo.run(dataclasses.replace(stage, mask_truncated=True), inputs, tmp_path / 'masked')
+    (kept,), (masked,) = read_metrics(tmp_path / 'kept'), read_metrics(tmp_path / 'masked')
+    assert kept['truncated'] == masked['truncated'] == 1
+    assert kept['grad_norm'] > 0 and masked['grad_norm'] == 0
+    assert 'nonfinite' not in masked or set(masked['nonfinite']) == {'length/finished_mean', 'pass_rate'}
 
 
 def test_settings_that_contradict_each_other_are_refused():

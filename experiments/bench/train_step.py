@@ -1,0 +1,58 @@
+"""Tokens a second of one micro-batch's gradients, over micro-batch sizes and one or two virtual CPU devices.
+
+    python experiments/bench/train_step.py --devices=2 [--model=tiny] [--rows=2,4,8,16] [--length=192]
+
+Sizes take turns, so that a machine whose speed drifts treats them alike; the median counts.
+"""
+
+import argparse
+import statistics
+import time
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--model', default='tiny')
+    parser.add_argument('--devices', type=int, default=1)
+    parser.add_argument('--rows', default='2,4,8,16')
+    parser.add_argument('--length', type=int, default=192)
+    parser.add_argument('--rounds', type=int, default=9)
+    args = parser.parse_args()
+
+    import jax
+    jax.config.update('jax_num_cpu_devices', args.devices)
+    import numpy as np
+    from r1jax.learning.step import MicroBatch, sft_gradients
+    from r1jax.models import transformer
+    from r1jax.models.config import preset
+    from r1jax.parallel.mesh import MeshConfig, make_mesh
+    from r1jax.parallel.rules import TRAINING, Sharding
+
+    cfg = preset(args.model)
+    sharding = Sharding(make_mesh(MeshConfig()), TRAINING)
+    params = jax.device_put(transformer.init(jax.random.key(0), cfg), transformer.shardings(cfg, sharding))
+
+    def batch(rows: int) -> MicroBatch:
+        shape = (rows, args.length)
+        tokens = np.random.default_rng(0).integers(0, cfg.vocab_size, shape, np.int32)
+        positions = np.tile(np.arange(args.length, dtype=np.int32), (rows, 1))
+        ones = np.ones(shape, np.float32)
+        return sharding.place_rows(
+            MicroBatch(tokens, tokens, positions, np.ones(shape, np.int32), ones, ones / ones.size, {}))
+
+    batches = {rows: batch(rows) for rows in map(int, args.rows.split(','))}
+    times = {rows: [] for rows in batches}
+    for round_ in range(args.rounds + 1):
+        for rows, micro in batches.items():
+            start = time.perf_counter()
+            jax.block_until_ready(sft_gradients(params, micro, cfg=cfg, sharding=sharding)[0])
+            if round_:  # the first round compiles
+                times[rows].append(time.perf_counter() - start)
+    print(f'{args.model}: {transformer.n_params(cfg):,} parameters, {args.devices} device(s), T={args.length}')
+    for rows, seconds in times.items():
+        median = statistics.median(seconds)
+        print(f'{rows:4d} rows  {1e3 * median:8.1f} ms  {rows * args.length / median:9,.0f} tokens/s')
+
+
+if __name__ == '__main__':
+    main()
