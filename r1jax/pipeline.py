@@ -16,8 +16,10 @@ import r1jax
 from r1jax.config import Experiment, config_hash, parse_experiment, to_dict
 from r1jax.errors import UserError, nearest
 from r1jax.parallel.mesh import make_mesh
+from r1jax.parallel.rules import TRAINING, Sharding
 from r1jax.runtime.checkpoint import load_model, resolve
 from r1jax.runtime.report import build_report
+from r1jax.runtime.summary import print_table
 from r1jax.stages import evaluate, grpo, pretrain
 from r1jax.stages.base import Inputs
 
@@ -43,8 +45,13 @@ def run_experiment(config: ConfigDict, workdir: pathlib.Path, only: str | None =
     if only is not None and only not in experiment.stages:
         raise UserError(f"--only={only}: the experiment has no such stage{nearest(only, experiment.stages)}")
     mesh = make_mesh(experiment.mesh)
+    sharding = Sharding(mesh, TRAINING)
     if experiment.base:
         resolve(experiment.base)
+    for stage in experiment.stages.values():
+        stage.config.check(sharding)
+    if experiment.evaluation:
+        experiment.evaluation.check(sharding)
     workdir = pathlib.Path(workdir)
     _claim(workdir, experiment)
     base = experiment.base
@@ -65,7 +72,16 @@ def run_experiment(config: ConfigDict, workdir: pathlib.Path, only: str | None =
         base = str(folder / 'model')
         if name == only:
             break
+    print_table(_summary(workdir, experiment))
     return build_report(workdir)
+
+
+def _summary(workdir: pathlib.Path, experiment: Experiment) -> dict:
+    """What summary.json holds so far."""
+    path = workdir / 'summary.json'
+    if path.exists():
+        return json.loads(path.read_text())
+    return {'experiment': experiment.name, 'seed': experiment.seed, 'stages': {}}
 
 
 def _claim(workdir: pathlib.Path, experiment: Experiment) -> None:
@@ -120,14 +136,12 @@ def _evaluate(
     experiment: Experiment, title: str, model: str, inputs: Inputs, workdir: pathlib.Path, folder: pathlib.Path
 ) -> None:
     """Measures a model once and enters its figures in summary.json."""
-    summary_path = workdir / 'summary.json'
-    summary = json.loads(summary_path.read_text()) if summary_path.exists() else {
-        'experiment': experiment.name, 'seed': experiment.seed, 'stages': {}}
+    summary = _summary(workdir, experiment)
     if title in summary['stages']:
         return
     summary['stages'][title] = evaluate.evaluate(
         load_model(model, inputs.decoding), experiment.evaluation, inputs.decoding, experiment.seed, title, folder / 'eval')
-    _write_json(summary_path, summary)
+    _write_json(workdir / 'summary.json', summary)
 
 
 def _write_json(path: pathlib.Path, value: object) -> None:

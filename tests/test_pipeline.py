@@ -70,6 +70,9 @@ def test_a_folder_that_is_no_run_is_left_alone(tmp_path):
 @pytest.mark.parametrize('change, sentence', [
     ({'base': 'nowhere'}, 'checkpoint nowhere does not exist'),
     ({'mesh': {'data': 3}}, 'does not lay out 8 device'),
+    ({'mesh': {'data': 8, 'fsdp': 1, 'expert': 1}}, r'micro_rows=4 is not divisible by 8.*nearest that is: 8'),
+    ({'stages': {'b_rl': {'task': 'tiny_reasonning'}}}, "did you mean 'tiny_reasoning'|tiny_reasoning"),
+    ({'stages': {'b_rl': {'rewards': 'acuracy=1'}}}, "did you mean 'accuracy'"),
 ])
 def test_what_cannot_run_writes_nothing(tmp_path, change, sentence):
     with pytest.raises(UserError, match=sentence):

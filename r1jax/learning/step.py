@@ -9,7 +9,6 @@ import numpy as np
 import optax
 from flax import struct
 
-from r1jax.errors import UserError
 from r1jax.learning.grpo import GRPOLoss, grpo_loss, merge_diagnostics
 from r1jax.learning.likelihood import sft_loss, token_logprobs
 from r1jax.learning.optimizer import OptimizerConfig, make_optimizer
@@ -153,9 +152,7 @@ def micro_batches(packed: PackedBatch, weights: np.ndarray, rows: int, sharding:
     Raises:
         UserError: if the mesh does not divide `rows`.
     """
-    if rows % sharding.batch_ways:
-        raise UserError(
-            f'micro-batch: {rows} rows are not divisible by {sharding.batch_ways}, the size of mesh data x fsdp')
+    sharding.check_batch('micro_rows', rows)
     whole = MicroBatch(
         packed.tokens, packed.targets, packed.positions, packed.segments, packed.mask, weights, packed.values)
     total = packed.tokens.shape[0]

@@ -72,6 +72,14 @@ class Sharding:
     def replicated(self) -> NamedSharding:
         return NamedSharding(self.mesh, PartitionSpec())
 
+    def check_batch(self, name: str, size: int) -> None:
+        """Raises UserError if the mesh does not divide `size` rows."""
+        if size % self.batch_ways:
+            nearest = max(1, round(size / self.batch_ways)) * self.batch_ways
+            raise UserError(
+                f'{name}={size} is not divisible by {self.batch_ways}, the size of mesh data x fsdp '
+                f'(the nearest that is: {nearest})')
+
     @property
     def batch_ways(self) -> int:
         """Over how many devices rows of a batch are split."""

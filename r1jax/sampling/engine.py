@@ -182,10 +182,7 @@ class Engine:
         seed: int = 0,
     ):
         """Raises UserError if the mesh does not divide the slots."""
-        if sampling.slots % sharding.batch_ways:
-            raise UserError(
-                f'sampling: slots={sampling.slots} is not divisible by {sharding.batch_ways}, '
-                f'the size of mesh data x fsdp')
+        sharding.check_batch('sampling.slots', sampling.slots)
         self.params = params
         self._cfg, self._sampling, self._eos, self._seed, self._sharding = cfg, sampling, eos, seed, sharding
 

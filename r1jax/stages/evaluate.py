@@ -62,6 +62,12 @@ class Evaluation:
 
     suites: dict[str, Suite]
 
+    def check(self, sharding: Sharding) -> None:
+        """Raises UserError for an unknown task or split, or slots that the mesh does not divide."""
+        for name, suite in self.suites.items():
+            sharding.check_batch(f'evaluation.suites.{name}.sampling.slots', suite.sampling.slots)
+            tasks.open_task(suite.task, suite.split)
+
 
 def measure(
     model: Model, suite: Suite, sharding: Sharding, seed: int, title: str, samples_file: pathlib.Path | None = None

@@ -29,6 +29,9 @@ from r1jax.learning.packing import TokenSequence, loss_weights, pack, unpack
 from r1jax.learning.step import (
     TrainState, accumulate, apply_gradients, grpo_gradients, init_state, micro_batches, reshard, score)
 from r1jax.models.config import ModelConfig
+from r1jax.parallel.rules import Sharding
+from r1jax.rewards.accuracy import TASKS
+from r1jax.rewards.base import parse_weights
 from r1jax.rewards.mix import RewardMix
 from r1jax.rewards.pool import WorkerPool
 from r1jax.runtime.checkpoint import Checkpoints, Model, load_model, save_model
@@ -106,6 +109,13 @@ class GRPOStage:
             raise UserError(f'prompts={self.prompts} is not divisible by minibatches={self.minibatches}')
         if self.group < 2:
             raise UserError(f'group={self.group} must be at least 2: an advantage is relative to the group')
+        parse_weights(self.rewards)
+
+    def check(self, sharding: Sharding) -> None:
+        """Raises UserError for what can be known to fail before anything runs: an unknown task, an indivisible batch."""
+        for name, size in (('sampling.slots', self.sampling.slots), ('micro_rows', self.micro_rows)):
+            sharding.check_batch(name, size)
+        tasks.open_task(self.task, 'train')
 
 
 @dataclasses.dataclass
@@ -152,15 +162,19 @@ def run(stage: GRPOStage, inputs: Inputs, folder: pathlib.Path) -> Artifact:
     # A copy, because updates reuse the buffers of the state they replace.
     reference = jax.tree.map(lambda x: x.copy(), state.params)
     examples = tasks.open_task(stage.task, 'train', seed=inputs.seed)
-    prefix = prefilled(next(examples))
+    sample_example = next(examples)
     examples.seek(0)
+    weights = parse_weights(stage.rewards)
+    if sample_example.task in TASKS:
+        weights.setdefault('accuracy', 0.0)  # measured in every arm, paid or not
     engine = Engine(
         state.params, cfg, stage.sampling, eos=tokenizer.eos_id, sharding=decoding, seed=inputs.seed)
 
     with (
         Checkpoints(folder / 'checkpoints') as checkpoints,
         _pool(stage) as pool,
-        RewardMix(stage.rewards, options=stage.reward_options, prefilled=prefix, pool=pool) as reward,
+        RewardMix(
+            weights, options=stage.reward_options, prefilled=prefilled(sample_example), pool=pool) as reward,
     ):
         first = checkpoints.latest() or 0
         if first:

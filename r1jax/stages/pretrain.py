@@ -12,11 +12,13 @@ import jax
 import numpy as np
 
 from r1jax.data import tinyworld, tokenizers
+from r1jax.errors import UserError, nearest
 from r1jax.learning.optimizer import OptimizerConfig
 from r1jax.learning.packing import TokenSequence, loss_weights, pack
 from r1jax.learning.step import accumulate, apply_gradients, init_state, micro_batches, sft_gradients
 from r1jax.models import transformer
 from r1jax.models.config import ModelConfig, preset
+from r1jax.parallel.rules import Sharding
 from r1jax.runtime.checkpoint import Checkpoints, Model, save_model
 from r1jax.runtime.metrics import MetricWriter
 from r1jax.runtime.progress import Progress
@@ -48,6 +50,15 @@ class PretrainStage:
     row_length: int = 192
     micro_rows: int = 4
     checkpoint_every: int = 500
+
+    def __post_init__(self):
+        preset(self.model)
+        if self.recipe not in tinyworld.RECIPES:
+            raise UserError(f"recipe '{self.recipe}' is unknown{nearest(self.recipe, tinyworld.RECIPES)}")
+
+    def check(self, sharding: Sharding) -> None:
+        """Raises UserError if the mesh does not divide the micro-batches."""
+        sharding.check_batch('micro_rows', self.micro_rows)
 
 
 def run(stage: PretrainStage, inputs: Inputs, folder: pathlib.Path) -> Artifact:

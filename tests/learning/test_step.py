@@ -157,5 +157,5 @@ def test_resharding_to_the_decoding_layout_keeps_the_values():
 
 
 def test_a_micro_batch_that_the_mesh_does_not_divide_is_refused():
-    with pytest.raises(UserError, match='6 rows are not divisible by 8'):
+    with pytest.raises(UserError, match='micro_rows=6 is not divisible by 8'):
         gradients(MESHES['8 fsdp'], rows=6)

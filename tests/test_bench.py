@@ -1,0 +1,21 @@
+"""The benchmarks run; what they measure is nobody's assertion."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+BENCH = pathlib.Path(__file__).parents[1] / 'experiments' / 'bench'
+
+
+@pytest.mark.parametrize('name, flags', [
+    ('train_step.py', ['--rows=2', '--length=32']), ('decode.py', ['--slots=4', '--length=32'])])
+def test_a_benchmark_prints_its_table(name, flags):
+    environment = os.environ | {'XLA_FLAGS': '', 'PYTHONPATH': str(BENCH.parents[1])}
+    done = subprocess.run(
+        [sys.executable, str(BENCH / name), '--rounds=1', *flags], capture_output=True, text=True, env=environment,
+        timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert 'tokens/s' in done.stdout
