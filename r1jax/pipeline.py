@@ -63,7 +63,7 @@ def run_experiment(config: ConfigDict, workdir: pathlib.Path, only: str | None =
                 raise UserError(f"--only={only}: stage '{name}' comes before it and is not done yet")
             folder.mkdir(parents=True, exist_ok=True)
             _write_json(folder / 'config.json', {'kind': stage.kind} | to_dict(stage.config))
-            if experiment.evaluation and base:
+            if experiment.evaluation and base and base == experiment.base:
                 _evaluate(experiment, 'base', base, inputs, workdir, folder)
             artifact = STAGES[stage.kind][1](stage.config, inputs, folder)
             if experiment.evaluation:

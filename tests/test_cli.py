@@ -173,6 +173,7 @@ def test_report(calls, tmp_path, capsys):
 def test_tasks_lists_what_can_be_named(monkeypatch, capsys):
     tasks = types.SimpleNamespace(names=lambda: ['tiny_b', 'tiny_a'])
     monkeypatch.setitem(sys.modules, 'r1jax.data.tasks', tasks)
+    monkeypatch.setattr('r1jax.data.tasks', tasks, raising=False)
     assert cli.main(['tasks']) == 0
     out = capsys.readouterr().out
     assert out.startswith('tasks and mixtures:\n  tiny_a\n  tiny_b\nrewards:\n  accuracy\n  format\n')

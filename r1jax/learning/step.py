@@ -135,14 +135,14 @@ def accumulate(gradients, params: transformer.Params, batches: Iterator[MicroBat
     return total, diagnostics
 
 
-@functools.partial(jax.jit, static_argnames=('optimizer',), donate_argnames=('state', 'grads'))
+@functools.partial(jax.jit, static_argnames=('optimizer',), donate_argnames=('state',))
 def apply_gradients(
     state: TrainState, grads: transformer.Params, *, optimizer: OptimizerConfig
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """One optimizer update. Returns the new state, and the gradient's norm (before clipping) and the learning rate."""
     transform, schedule = make_optimizer(optimizer)
     updates, opt_state = transform.update(grads, state.opt_state, state.params)
-    metrics = {'grad_norm': optax.global_norm(grads), 'lr': schedule(state.step)}
+    metrics = {'grad_norm': optax.tree.norm(grads), 'lr': schedule(state.step)}
     return TrainState(optax.apply_updates(state.params, updates), opt_state, state.step + 1), metrics
 
 
