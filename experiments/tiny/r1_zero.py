@@ -12,10 +12,11 @@ from experiments.tiny import suites
 from r1jax.config import parse_arg
 from r1jax.errors import UserError, nearest
 
-# The paper pays accuracy and format alike (DeepSeek-R1, arXiv 2501.12948, 2025 revision, eq. 4). At this size a format
-# weight of 1 slows the search for right answers down, so it gets 0.2.
+# The paper pays accuracy and format alike (DeepSeek-R1, arXiv 2501.12948, 2025 revision, eq. 4). Here format is quick to
+# learn and accuracy is not: at a weight of 0.2 the policy first collapsed to tagged guesses, and the reflection that leads
+# to right answers died out (14 -> 2 words per 1,000 tokens in 20 steps); at 0.05 it grew.
 ARMS = {
-    'zero': 'accuracy=1,format=0.2',
+    'zero': 'accuracy=1,format=0.05',
     'format_only': 'format=1',
     'random_reward': 'random=1',
 }
@@ -34,9 +35,10 @@ def get_config(arg: str = '') -> ConfigDict:
     config.stages.r1_zero = ConfigDict({
         'kind': 'grpo',
         'task': 'tiny_reasoning',
-        'steps': 120,
+        'steps': 50,
         'prompts': 16,
         'group': 16,
+        'minibatches': 2,
         'rewards': ARMS[arg.arm],
         'sampling': {'slots': suites.SLOTS, 'max_tokens': suites.MAX_TOKENS, 'chunk': suites.CHUNK},
         'loss': {'kl_coef': 0.001},
