@@ -100,7 +100,8 @@ def _claim(workdir: pathlib.Path, experiment: Experiment) -> None:
                 f"{workdir} holds another experiment ('{held.get('experiment', {}).get('name')}', which differs in "
                 f'{difference}): choose another --workdir; nothing was changed')
         return
-    if workdir.exists() and any(workdir.iterdir()):
+    # A run that was killed while it wrote its manifest leaves the half-written file, whose name begins with a dot.
+    if workdir.exists() and any(not path.name.startswith('.') for path in workdir.iterdir()):
         raise UserError(f'{workdir} is not empty and holds no run: choose another --workdir; nothing was changed')
     workdir.mkdir(parents=True, exist_ok=True)
     _write_json(path, {

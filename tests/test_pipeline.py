@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 from r1jax.errors import UserError
 from r1jax.models import config as model_config
 from r1jax.models.config import ModelConfig
-from r1jax.pipeline import run_experiment
+from r1jax.pipeline import STAGES, run_experiment
 
 MINI = ModelConfig(
     vocab_size=640, d_model=32, n_layers=1, n_heads=2, n_kv_heads=1, head_dim=16, d_ff=48, tie_embeddings=True,
@@ -65,6 +65,15 @@ def test_a_folder_that_is_no_run_is_left_alone(tmp_path):
     with pytest.raises(UserError, match='is not empty and holds no run'):
         run_experiment(experiment(), tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ['thesis.tex']
+
+
+def test_a_run_killed_while_it_wrote_its_manifest_starts_again(tmp_path, monkeypatch):
+    (tmp_path / '.manifest.json.tmp').write_text('{"exper')
+    monkeypatch.setattr('r1jax.pipeline.STAGES', {
+        name: (cls, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)) for name, (cls, _) in STAGES.items()})
+    with pytest.raises(KeyboardInterrupt):
+        run_experiment(experiment(), tmp_path)
+    assert (tmp_path / 'manifest.json').exists()
 
 
 @pytest.mark.parametrize('change, sentence', [
