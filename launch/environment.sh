@@ -15,9 +15,9 @@ export JAX_COMPILATION_CACHE_DIR="${JAX_COMPILATION_CACHE_DIR:-$CACHE/r1jax/jax}
 export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="${JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS:-0.1}"
 
 # XLA allocates its temporaries anew at every call, and glibc gives large blocks back to the system at once, so that much
-# of the time on a CPU goes into page faults. With these settings it keeps them: python experiments/bench/train_step.py
-# --devices=2 --rows=4 went from 5,756 to 7,607 tokens/s with the first three, and from 6,213 to 8,011 (in another run) with
-# the fourth, because the first three have no effect on arenas of threads.
+# of the time on a CPU goes into page faults. With these settings it keeps them. With the first three set, the fourth took
+# python experiments/bench/train_step.py --devices=2 --rows=4 from 6,352 to 6,909 and, taking turns, from 6,213 to 8,011
+# tokens/s.
 export MALLOC_MMAP_THRESHOLD_="${MALLOC_MMAP_THRESHOLD_:-4294967296}"
 export MALLOC_TRIM_THRESHOLD_="${MALLOC_TRIM_THRESHOLD_:-8589934592}"
 export MALLOC_TOP_PAD_="${MALLOC_TOP_PAD_:-268435456}"

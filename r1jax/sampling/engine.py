@@ -17,7 +17,7 @@ from flax import struct
 
 from r1jax.errors import UserError
 from r1jax.models import transformer
-from r1jax.models.cache import Cache, LayerCache, empty_cache
+from r1jax.models.cache import Cache, empty_cache
 from r1jax.models.config import ModelConfig
 from r1jax.parallel.rules import Sharding
 from r1jax.sampling.logits import SamplingConfig, sample

@@ -142,7 +142,6 @@ def test_eos_gets_gradient_and_the_prompt_does_not():
     assert batch.mask.tolist() == [[0, 0, 1, 0, 0, 0, 0, 0]]
     grads, sums = sft_gradients(params, batch, cfg=CFG, sharding=shard)
     assert float(sums['token_count']) == 1
-    assert int(jnp.argmin(grads.head_DV.T @ jnp.ones(32))) >= 0
     push = jnp.linalg.norm(grads.head_DV, axis=0)
     assert int(jnp.argmax(push)) == 2
 

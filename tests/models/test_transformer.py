@@ -1,5 +1,7 @@
 """The dense transformer against transformers (PyTorch) on random weights, and its own promises about segments."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -94,7 +96,6 @@ def test_later_tokens_do_not_change_earlier_logits():
 
 
 def test_bfloat16_keeps_norms_and_rotary_angles_in_float32():
-    import dataclasses
     cfg = dataclasses.replace(LLAMA, dtype='bfloat16', max_positions=100_000)
     params = random_params(LLAMA)
     positions = np.arange(70_000, 70_016)[None]

@@ -13,7 +13,7 @@ from r1jax.learning.optimizer import OptimizerConfig
 from r1jax.rewards.base import register
 from r1jax.runtime.checkpoint import load_model
 from r1jax.runtime.metrics import read_metrics
-from r1jax.runtime.rollouts import read_rollouts
+from r1jax.runtime.rollouts import as_rows, read_rollouts
 from r1jax.sampling.logits import SamplingConfig
 from r1jax.stages import grpo
 
@@ -143,6 +143,15 @@ def test_overlong_punishment_is_paid_in_tokens(inputs, tmp_path):
     rows = read_rollouts(tmp_path / 'rollouts').to_pylist()
     full = [r for r in rows if r['n_tokens'] == 12]
     assert full and all(dict(r['rewards'])['overlong'] == -0.5 and r['reward'] == -1 for r in full)
+
+
+def test_rewards_in_worker_processes_are_those_of_this_process(inputs, tmp_path):
+    stage = dataclasses.replace(STAGE, steps=1, rewards='accuracy=1,format=1,language=1')
+    grpo.run(stage, inputs, tmp_path / 'here')
+    grpo.run(dataclasses.replace(stage, reward_workers=1), inputs, tmp_path / 'workers')
+    # As dictionaries: the order of the components differs, their values may not.
+    here, workers = (as_rows(read_rollouts(tmp_path / name / 'rollouts')) for name in ('here', 'workers'))
+    assert here == workers
 
 
 def test_masked_truncated_completions_give_no_gradient(inputs, tmp_path):
