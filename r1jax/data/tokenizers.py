@@ -23,7 +23,6 @@ from r1jax.errors import UserError
 
 # Tags that the reward functions read: part of the text, even where a tokenizer file calls them special.
 KEPT_TAGS = ('<think>', '</think>', '<answer>', '</answer>')
-USER_SYMBOLS = (*KEPT_TAGS, '\n')
 # What a Hugging Face folder may hold beside tokenizer.json; copied along by `save`.
 _COMPANIONS = ('tokenizer_config.json', 'special_tokens_map.json', 'added_tokens.json', 'chat_template.jinja')
 
@@ -212,12 +211,12 @@ def train_sentencepiece(
         documents: Iterable[str],
         out_path: str | pathlib.Path,
         vocab_size: int,
-        user_symbols: Sequence[str] = USER_SYMBOLS,
+        user_symbols: Sequence[str] = KEPT_TAGS,
 ) -> Tokenizer:
     """Trains a SentencePiece BPE whose `decode(encode(text))` is exactly `text`, and writes it to `out_path`.
 
-    Ids: unk 0, bos 1, eos 2, pad 3, then `user_symbols` (always one token each), 256 bytes (so nothing is
-    unknown), then learned pieces. Every digit is a token of its own. A piece holds a space only at its start,
+    Ids: unk 0, bos 1, eos 2, pad 3, then the newline and `user_symbols` (always one token each), 256 bytes (so
+    nothing is unknown), then learned pieces. Every digit is a token of its own. A piece holds a space only at its start,
     so the tokens of a prompt followed by those of a response that starts with a space are the tokens of the
     whole text. The same documents in the same order give the same file.
 
@@ -225,10 +224,11 @@ def train_sentencepiece(
     than a unigram model, and train in a tenth of the time.
 
     Args:
-        documents: training texts. They are split at newlines: a user symbol, and so in no learned piece.
+        documents: training texts. They are split at newlines, which are in no learned piece.
         out_path: file to write, usually `tokenizer.model`.
         vocab_size: size of the whole vocabulary, with everything above.
-        user_symbols: strings that are always one token.
+        user_symbols: strings that are always one token, the longest first where one begins another; a space may
+            stand at the start of one (' <think>').
 
     Raises:
         UserError: the documents hold too few or too many distinct characters and words for `vocab_size`.
@@ -242,7 +242,7 @@ def train_sentencepiece(
                 model_writer=model,
                 model_type='bpe',
                 vocab_size=vocab_size,
-                user_defined_symbols=list(user_symbols),
+                user_defined_symbols=['\n', *(symbol.replace(' ', '\u2581') for symbol in user_symbols)],
                 unk_id=0, bos_id=1, eos_id=2, pad_id=3,
                 byte_fallback=True,
                 character_coverage=1.0,

@@ -99,7 +99,7 @@ def _tokenizer(stage: PretrainStage, cfg: ModelConfig, folder: pathlib.Path) -> 
     if path.exists():
         return tokenizers.load(path)
     texts = (tinyworld.document_at(i, recipe=stage.recipe) for i in range(stage.tokenizer_documents))
-    return tokenizers.train_sentencepiece(texts, path, cfg.vocab_size)
+    return tokenizers.train_sentencepiece(texts, path, cfg.vocab_size, tinyworld.SYMBOLS)
 
 
 def documents(

@@ -26,10 +26,17 @@ from r1jax.data.tinyworld.problems import (
 from r1jax.data.tinyworld.recipe import RECIPES, RESPONSES, Recipe
 from r1jax.data.tinyworld.responses import response
 from r1jax.data.tinyworld.solutions import Pen, Step
-from r1jax.data.tinyworld.words import HEADER, LANGUAGES, REFLECTION_WORDS, count_reflection_words, prompt
+from r1jax.data.tinyworld.words import (
+    HEADER,
+    LANGUAGES,
+    REFLECTION_WORDS,
+    SYMBOLS,
+    count_reflection_words,
+    prompt,
+)
 
 __all__ = [
     'DIFFICULTY', 'Document', 'FAMILIES', 'HEADER', 'LANGUAGES', 'LIMITS', 'Pen', 'Problem', 'REASONING',
-    'RECIPES', 'REFLECTION_WORDS', 'RESPONSES', 'Recipe', 'Step', 'count_reflection_words', 'document',
+    'RECIPES', 'REFLECTION_WORDS', 'RESPONSES', 'Recipe', 'SYMBOLS', 'Step', 'count_reflection_words', 'document',
     'document_at', 'document_with_problems', 'make_problem', 'problem_at', 'prompt', 'response',
 ]

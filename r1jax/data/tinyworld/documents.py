@@ -31,7 +31,7 @@ class Document(NamedTuple):
 
 
 def document(rng: Random, recipe: Recipe) -> str:
-    """Draws one document of up to about 600 characters; it holds no problem of the test split."""
+    """Draws one document of up to about 300 characters; it holds no problem of the test split."""
     return document_with_problems(rng, recipe).text
 
 
@@ -58,12 +58,15 @@ def _problem(rng: Random, recipe: Recipe, family: str, language: int) -> Problem
 
 
 def _worksheet(rng: Random, recipe: Recipe, language: int) -> Document:
-    """Problems of one family, each with its solution, in one style."""
+    """Problems of one family, each with its solution, in one style.
+
+    A puzzle stands alone: the next one would say other things of the same people.
+    """
     family = weighted(rng, recipe.study_families)
     before, middle = pick(rng, STYLES[language])
     expressions = family == 'arithmetic' and not before  # only the expression: '12+7*8: 7*8=56. 12+56=68.'
     lines, problems, length = [], [], 0
-    for _ in range(between(rng, *recipe.worksheet_length)):
+    for _ in range(1 if family == 'logic' else between(rng, *recipe.worksheet_length)):
         problem = _problem(rng, recipe, family, language)
         question = ended(problem.question, language)
         if expressions:

@@ -2,15 +2,17 @@
 
 from random import Random
 
-from r1jax.data.tinyworld.draws import between, chance, pick, sample, weighted
+from r1jax.data.tinyworld.draws import between, chance, pick, sample, shuffled, weighted
 from r1jax.data.tinyworld.problems import code, logic, translation
 from r1jax.data.tinyworld.problems.choice import UNITS
-from r1jax.data.tinyworld.words import EN, NAMES, ZH, Pair, join
+from r1jax.data.tinyworld.words import EN, LETTERS, NAMES, ZH, Pair, join
 
 TOPICS = (
-    ('sums', 0.5), ('products', 0.12), ('units', 0.08), ('order', 0.1), ('truth', 0.08), ('code', 0.05),
-    ('words', 0.07),
+    ('sums', 0.4), ('products', 0.1), ('units', 0.08), ('options', 0.12), ('order', 0.12), ('truth', 0.08),
+    ('code', 0.04), ('words', 0.06),
 )
+# How many to a list at most: of people only one, because the next one would say other things of the same people.
+MOST = {'order': 1, 'truth': 1, 'options': 3}
 WORDS = (
     translation.ADJECTIVES, translation.NOUNS, translation.VERBS, translation.PLACES, translation.TIMES,
     NAMES)
@@ -18,9 +20,10 @@ WORDS = (
 
 def facts(rng: Random, language: int, count: int, characters: int) -> str:
     """A list of up to `count` facts of one topic, of up to about `characters` characters."""
-    fact = _FACTS[weighted(rng, TOPICS)]
+    topic = weighted(rng, TOPICS)
+    fact = _FACTS[topic]
     lines, length = [], 0
-    for _ in range(count):
+    for _ in range(MOST.get(topic, count)):
         line = fact(rng)[language]
         length += len(line) + 1
         if length > characters:
@@ -49,36 +52,43 @@ def _unit(rng: Random) -> Pair:
     large, small, size, most = pick(rng, UNITS)
     many = between(rng, 2, most)
     if chance(rng, 0.3):
-        more = between(rng, 2, 99)
+        more = between(rng, 2, size - 1)
         return _same(f'{many * size}+{more}={many * size + more}')
     return (
         f'{many} {large[0]} is {many * size} {small[0]}. {many}*{size}={many * size}.',
         f'{many}{large[1]}是{many * size}{small[1]}。{many}*{size}={many * size}。')
 
 
+def _options(rng: Random) -> Pair:
+    """Numbers and their letters, and some of them looked up in another order."""
+    numbers = sample(rng, range(100), between(rng, 4, 8))
+    pairs = [f'{number} ({letter})' for number, letter in zip(numbers, LETTERS, strict=False)]
+    asked = sample(rng, pairs, between(rng, 2, len(pairs)))
+    listed = ' '.join(pairs)
+    return f'{listed}: ' + '. '.join(asked) + '.', f'{listed}：' + '。'.join(asked) + '。'
+
+
 def _order(rng: Random) -> Pair:
-    """A comparison and its link, or two links and the third that follows."""
-    first, second, third = sample(rng, logic.PEOPLE, 3)
-    if chance(rng, 0.3):
-        links = [logic.link(first, second), logic.link(second, third), logic.link(first, third)]
-        en, zh = zip(*links)
-        return f'{en[0]}. {en[1]}. so {en[2]}.', f'{zh[0]}。{zh[1]}。所以{zh[2]}。'
-    words, inverted = pick(rng, logic.RELATIONS), chance(rng, 0.5)
-    link = logic.link(second, first) if inverted else logic.link(first, second)
-    said = tuple(logic.compare(first, second, words[language][inverted], language) for language in (EN, ZH))
-    return f'{said[0]} {link[0]}.', f'{said[1]}{link[1]}。'
+    """Comparisons, and their links in another order; the last person has nobody beyond."""
+    relation, asked = between(rng, 0, len(logic.RELATIONS) - 1), pick(rng, (logic.MOST, logic.LEAST))
+    path = sample(rng, logic.PEOPLE, between(rng, 3, 5))
+    pairs = list(zip(path, (*path[1:], None), strict=True))
+    told = shuffled(rng, pairs[:-1])
+    links = [logic.link(*pair, asked) for pair in shuffled(rng, pairs)]
+    en = [logic.compare(*pair, relation, asked, EN) for pair in told] + [f'{link[EN]}.' for link in links]
+    zh = [logic.compare(*pair, relation, asked, ZH) for pair in told] + [f'{link[ZH]}。' for link in links]
+    return ' '.join(en), ''.join(zh)
 
 
 def _truth(rng: Random) -> Pair:
-    """One sentence about a person, and what follows for the one who says it."""
+    """A person who is known, a sentence about them, and what follows for the one who says it."""
     speaker, person = sample(rng, logic.PEOPLE, 2)
     lies, accused = chance(rng, 0.5), chance(rng, 0.5)
-    known, said = logic.verdict(person, lies), logic.statement(speaker, person, accused)
     true = lies == accused
-    then = logic.verdict(speaker, not true)
-    return (
-        f"{known[0]}. {said[0]}: {'true' if true else 'false'}. {then[0]}.",
-        f"{known[1]}。{said[1]}：{'真' if true else '假'}。{then[1]}。")
+    sentences = (
+        logic.verdict(person, lies), logic.statement(speaker, person, accused), logic.judged(person, accused, true),
+        logic.verdict(speaker, not true))
+    return '. '.join([en for en, _ in sentences]) + '.', '。'.join([zh for _, zh in sentences]) + '。'
 
 
 def _code(rng: Random) -> Pair:
@@ -97,6 +107,7 @@ _FACTS = {
     'sums': _sum,
     'products': _product,
     'units': _unit,
+    'options': _options,
     'order': _order,
     'truth': _truth,
     'code': _code,

@@ -30,19 +30,19 @@ class Recipe:
     """What a document may be, as weights (they need not add up to one) and probabilities."""
 
     documents: Weights = (
-        ('worksheet', 0.34), ('facts', 0.12), ('dialogue', 0.34), ('question_answer', 0.08), ('prose', 0.12))
+        ('worksheet', 0.50), ('facts', 0.16), ('dialogue', 0.24), ('question_answer', 0.04), ('prose', 0.06))
     chinese: float = 0.4  # share of Chinese documents of each kind
 
     families: Weights = (  # of dialogues
         ('arithmetic', 0.32), ('logic', 0.20), ('choice', 0.16), ('code', 0.12), ('translation', 0.1),
         ('everyday', 0.1))
     study_families: Weights = (  # of worksheets and bare questions and answers
-        ('arithmetic', 0.38), ('logic', 0.23), ('choice', 0.18), ('code', 0.13), ('translation', 0.08))
+        ('arithmetic', 0.28), ('logic', 0.38), ('choice', 0.24), ('code', 0.06), ('translation', 0.04))
     difficulty: tuple[tuple[str, tuple[int, int]], ...] = tuple(DIFFICULTY.items())
 
     responses: Weights = (  # to reasoning problems
-        ('bare', 0.42), ('tagged_guess', 0.27), ('guess_only', 0.05), ('tagged_reflection', 0.06),
-        ('tagged_steps', 0.01), ('steps', 0.07), ('reflection', 0.06), ('broken', 0.06))
+        ('bare', 0.44), ('tagged_guess', 0.30), ('guess_only', 0.06), ('tagged_reflection', 0.06),
+        ('tagged_steps', 0.01), ('steps', 0.07), ('reflection', 0.03), ('broken', 0.03))
     broken_reflection: float = 1.0  # share of broken responses that guess and wait before they work
     tagged_thought: float = 0.15  # of the responses to translation and everyday talk
     closing: float = 0.3  # tagged steps that end with "so the answer is"; untagged ones always do
@@ -57,15 +57,15 @@ class Recipe:
 
     worksheet_length: tuple[int, int] = (2, 5)  # problems, as far as they fit
     facts_length: tuple[int, int] = (8, 16)
-    characters: tuple[int, int] = (480, 300)  # most in an English and in a Chinese worksheet or list of facts
+    characters: tuple[int, int] = (250, 180)  # most in an English and in a Chinese worksheet or list of facts
 
 
 RECIPES: dict[str, Recipe] = {
     'reflective': Recipe(),
     'plain': Recipe(
         responses=(
-            ('bare', 0.42), ('tagged_guess', 0.27), ('guess_only', 0.05), ('tagged_reflection', 0.01),
-            ('tagged_steps', 0.10), ('steps', 0.10), ('reflection', 0.01), ('broken', 0.04)),
+            ('bare', 0.44), ('tagged_guess', 0.30), ('guess_only', 0.06), ('tagged_reflection', 0.01),
+            ('tagged_steps', 0.06), ('steps', 0.09), ('reflection', 0.01), ('broken', 0.03)),
         broken_reflection=0.1,
     ),
 }

@@ -18,6 +18,17 @@ NAMES: tuple[Pair, ...] = (
     ('jim', '阿军'), ('kim', '阿美'), ('sam', '阿华'), ('tom', '阿云'),
 )
 
+LETTERS = 'ABCDEFGHIJKL'  # of the options of a choice question
+
+# What a tokenizer trained on this world should keep in one token: looking something up is learned several times faster
+# where the thing looked for is a single token that is the same everywhere. (BPE would cut Chinese names anew with every
+# neighbour, as in 阿刚说阿|华说真话; English names are words and need no help.)
+SYMBOLS = (
+    *(space + tag for space in (' ', '') for tag in ('<think>', '</think>', '<answer>', '</answer>')),
+    *(f' ({letter})' for letter in LETTERS), ' <', ' >',
+    *(zh for _, zh in NAMES),
+)
+
 GUESSES: tuple[tuple[Pair, float], ...] = (
     (('i guess {}.', '我猜{}。'), 0.7),
     (('maybe {}.', '可能是{}。'), 0.3),

@@ -1,5 +1,8 @@
 """Multiple choice: unit conversions and small word problems, with near misses as the other options.
 
+An option's letter stands behind it, '62 (G)', so that the solution finds it by looking up what follows the result.
+All numbers stay within 0..99, as in arithmetic.
+
 Content: (wording, person, thing, terms, options, place of the right one). The key is the expression alone, so
 that neither the story nor the order of the options makes another problem.
 """
@@ -11,19 +14,17 @@ from r1jax.data.tinyworld.problems import arithmetic
 from r1jax.data.tinyworld.problems.arithmetic import Terms, near_miss, total_of
 from r1jax.data.tinyworld.problems.kind import Kind
 from r1jax.data.tinyworld.solutions import Pen
-from r1jax.data.tinyworld.words import EN, NAMES, Pair
+from r1jax.data.tinyworld.words import EN, LETTERS, NAMES, Pair
 
-LETTERS = 'ABCDEFGHIJKL'
 
 # (large unit, small unit, how many small ones make a large one, most large ones asked for)
 UNITS = (
-    (('m', '米'), ('cm', '厘米'), 100, 9),
-    (('cm', '厘米'), ('mm', '毫米'), 10, 9),
-    (('hours', '小时'), ('minutes', '分钟'), 60, 9),
-    (('days', '天'), ('hours', '小时'), 24, 4),
+    (('m', '米'), ('dm', '分米'), 10, 8),
+    (('cm', '厘米'), ('mm', '毫米'), 10, 8),
+    (('days', '天'), ('hours', '小时'), 24, 3),
     (('weeks', '周'), ('days', '天'), 7, 9),
-    (('years', '年'), ('months', '个月'), 12, 8),
-    (('dozen', '打'), ('eggs', '个鸡蛋'), 12, 8),
+    (('years', '年'), ('months', '个月'), 12, 7),
+    (('dozen', '打'), ('eggs', '个鸡蛋'), 12, 7),
 )
 THINGS: tuple[Pair, ...] = (('apples', '苹果'), ('eggs', '鸡蛋'), ('cups', '杯子'), ('balls', '球'))
 STORIES: tuple[Pair, ...] = (
@@ -48,7 +49,7 @@ def draw_unit(rng: Random, difficulty: int) -> tuple:
     _, _, size, most = UNITS[unit]
     terms = [(1, (between(rng, 2, most), size))]
     if not chance(rng, ONE_STEP):
-        terms.append((1, (between(rng, 2, size - 1 if size < 100 else 99),)))
+        terms.append((1, (between(rng, 2, size - 1),)))
     return unit, 0, 0, tuple(terms), *_options(rng, tuple(terms), difficulty)
 
 
@@ -84,7 +85,7 @@ def _options(rng: Random, terms: Terms, count: int) -> tuple[tuple[str, ...], in
     wrong = {total_of(terms[:-1])} if len(terms) > 1 else set()
     wrong.discard(right)
     while len(wrong) < count - 1:
-        wrong.add(near_miss(rng, right, 999))
+        wrong.add(near_miss(rng, right))
     options = shuffled(rng, (right, *sorted(wrong)))
     return tuple([str(option) for option in options]), options.index(right)
 
@@ -113,7 +114,7 @@ def ask_quantity(content: tuple, rng: Random, language: int) -> str:
 
 
 def listed(options: tuple[str, ...]) -> str:
-    return ''.join([f' ({letter}) {option}' for letter, option in zip(LETTERS, options)])
+    return ''.join([f' {option} ({letter})' for letter, option in zip(LETTERS, options, strict=False)])
 
 
 def solve(content: tuple, pen: Pen) -> Pair:
@@ -127,7 +128,7 @@ def solve(content: tuple, pen: Pen) -> Pair:
         pen.write((f'i guess ({letter})', f'我猜({letter})'))
         return letter, letter
     letter = pen.work(
-        lambda letter: (f'{value} is ({letter})', f'{value}是({letter})'), letter,
+        lambda letter: f'{value} ({letter})', letter,
         lambda rng: (pick(rng, LETTERS[:len(options)].replace(letter, '')),))
     return letter, letter
 

@@ -1,8 +1,9 @@
 """Logic: who comes first in a chain of comparisons, and how many people lie in a chain of accusations.
 
-'order' is solved by a walk: from the first fact upwards (or downwards), one link at a time, until nobody is
-beyond. The last link then holds both the first and the second. 'truth' is solved from the one known person
-along the chain of statements, with a running count of the liars. Every step is thus one look-up in the facts.
+Both are solved by a walk in which every step is one look-up of what *follows* a name in the question, which is
+the first thing that a small transformer learns to do (an induction head, arXiv 2209.11895). The comparisons are
+told in the direction in which the walk goes, in any order; the walk begins with the first of them and ends where
+nobody is beyond. Of the accusations the first is a known fact, and each names the accused before the speaker.
 """
 
 from random import Random
@@ -21,20 +22,20 @@ RELATIONS = (
     (('older', 'younger', 'oldest', 'youngest', 'second oldest'), ('大', '小', '最大', '最小', '第二大')),
     (('faster', 'slower', 'fastest', 'slowest', 'second fastest'), ('快', '慢', '最快', '最慢', '第二快')),
 )
-MOST, LEAST, SECOND = 2, 3, 4
-INVERTED = 0.35
+MORE, LESS, MOST, LEAST, SECOND = range(5)
 
 
 def draw_order(rng: Random, difficulty: int) -> tuple:
-    """(relation, chain from the greatest down, facts (place in the chain, inverted) as told, asked)"""
-    chain = sample(rng, PEOPLE, difficulty)
-    facts = shuffled(rng, [(place, chance(rng, INVERTED)) for place in range(difficulty - 1)])
+    """(relation, people in the direction of the walk, order in which the links are told, asked)"""
     asked = pick(rng, (MOST, LEAST, SECOND) if difficulty >= 4 else (MOST, LEAST))
-    return between(rng, 0, len(RELATIONS) - 1), chain, facts, asked
+    told = shuffled(rng, range(difficulty - 1))
+    return between(rng, 0, len(RELATIONS) - 1), sample(rng, PEOPLE, difficulty), told, asked
 
 
 def order_key(content: tuple) -> str:
-    return _key('order', [str(person) for person in content[1]])
+    """The chain from the greatest down, whichever way it is told."""
+    _, path, _, asked = content
+    return _key('order', [str(person) for person in (path if asked == LEAST else path[::-1])])
 
 
 def _key(name: str, elements: list[str]) -> str:
@@ -43,100 +44,84 @@ def _key(name: str, elements: list[str]) -> str:
 
 
 def ask_order(content: tuple, rng: Random, language: int) -> str:
-    relation, chain, facts, asked = content
-    words = RELATIONS[relation][language]
-    told = []
-    for place, inverted in facts:
-        first, second = chain[place + 1 - (not inverted)], chain[place + (not inverted)]
-        told.append(compare(first, second, words[inverted], language))
+    relation, path, told, asked = content
+    facts = [compare(path[place], path[place + 1], relation, asked, language) for place in told]
+    superlative = RELATIONS[relation][language][asked]
     if language == EN:
-        return ' '.join(told) + f' who is {words[asked]}?'
-    return ''.join(told) + f'谁{words[asked]}？'
+        return ' '.join(facts) + f' who is {superlative}?'
+    return ''.join(facts) + f'谁{superlative}？'
 
 
-def compare(first: int, second: int, word: str, language: int) -> str:
-    """'tom is taller than ann.' in the language."""
+def compare(first: int, second: int, relation: int, asked: int, language: int) -> str:
+    """'tom is taller than ann.' where the walk goes down (to the least), 'ann is shorter than tom.' where up."""
+    word = RELATIONS[relation][language][MORE if asked == LEAST else LESS]
     first, second = NAMES[first][language], NAMES[second][language]
     return f'{first} is {word} than {second}.' if language == EN else f'{first}比{second}{word}。'
 
 
-def link(more: int | None, less: int | None) -> Pair:
-    """'tom>ann' in both languages; None is nobody."""
-    more, less = (NOBODY if person is None else NAMES[person] for person in (more, less))
-    return f'{more[0]}>{less[0]}', f'{more[1]}>{less[1]}'
+def link(first: int, second: int | None, asked: int) -> Pair:
+    """'tom > ann' where the walk goes down, 'ann < tom' where up, in both languages; None is nobody."""
+    sign = '>' if asked == LEAST else '<'
+    first, second = NAMES[first], NOBODY if second is None else NAMES[second]
+    return f'{first[0]} {sign} {second[0]}', f'{first[1]}{sign}{second[1]}'
 
 
 def solve_order(content: tuple, pen: Pen) -> Pair:
-    _, chain, facts, asked = content
-    upwards = asked != LEAST
-    path = chain[::-1] if upwards else chain
-    following = dict(zip(path, path[1:]))
-    place = facts[0][0]
-    behind, ahead = (chain[place + 1], chain[place]) if upwards else (chain[place], chain[place + 1])
-
-    def show(person: int | None) -> Pair:
-        return link(person, ahead) if upwards else link(ahead, person)
-
-    def mistake(rng: Random) -> tuple[int | None]:
-        """A walk goes wrong by stopping too early, or by going on where nobody is beyond."""
-        return (None if right is not None else pick(rng, [person for person in chain if person != ahead]),)
-
-    pen.write(link(ahead, behind) if upwards else link(behind, ahead))
+    _, path, told, asked = content
+    following = dict(zip(path, path[1:], strict=False))
+    behind, ahead = path[told[0]], path[told[0] + 1]
+    pen.write(link(behind, ahead, asked))
     while True:
         right = following.get(ahead)
-        found = pen.work(show, right, mistake)
+
+        def mistake(rng: Random) -> tuple[int | None]:
+            """A walk goes wrong by stopping too early, or by going on where nobody is beyond."""
+            return (None if right is not None else pick(rng, [person for person in path if person != ahead]),)
+
+        found = pen.work(lambda person: link(ahead, person, asked), right, mistake)
         if found is None:
             break
         behind, ahead = ahead, found
         if right is None:
-            pen.write(show(None))
+            pen.write(link(ahead, None, asked))
             break
     return NAMES[behind if asked == SECOND else ahead]
 
 
 def miss_order(content: tuple, rng: Random) -> Pair:
-    _, chain, _, asked = content
-    right = chain[{MOST: 0, LEAST: -1, SECOND: 1}[asked]]
-    return NAMES[pick(rng, [person for person in chain if person != right])]
+    _, path, _, asked = content
+    right = path[-2 if asked == SECOND else -1]
+    return NAMES[pick(rng, [person for person in path if person != right])]
 
 
 def draw_truth(rng: Random, difficulty: int) -> tuple:
-    """(people, whether each is said to lie, the order in which the sentences are told)
-
-    The first person's word is a fact; every other person speaks about the one before.
-    """
-    people = sample(rng, PEOPLE, difficulty)
-    accused = tuple([chance(rng, 0.5) for _ in people])
-    return people, accused, shuffled(rng, range(difficulty))
+    """(people, whether each is said to lie): the first's word is a fact, each other speaks about the one before."""
+    return sample(rng, PEOPLE, difficulty), tuple([chance(rng, 0.5) for _ in range(difficulty)])
 
 
 def truth_key(content: tuple) -> str:
-    people, accused, _ = content
-    return _key('truth', [f"{person}{'-' if lies else '+'}" for person, lies in zip(people, accused)])
+    return _key('truth', [f"{person}{'-' if lies else '+'}" for person, lies in zip(*content, strict=True)])
 
 
 def verdict(person: int, lies: bool) -> Pair:
     en, zh = NAMES[person]
-    return (f'{en} lies', f'{zh}说谎') if lies else (f'{en} tells the truth', f'{zh}说真话')
+    return (f'{en} lies', f'{zh}说谎') if lies else (f'{en} is honest', f'{zh}诚实')
 
 
 def statement(speaker: int, person: int, lies: bool) -> Pair:
     en, zh = verdict(person, lies)
-    return f'{NAMES[speaker][0]} says {en}', f'{NAMES[speaker][1]}说{zh}'
+    return f'{en}, says {NAMES[speaker][0]}', f'{zh}，{NAMES[speaker][1]}说'
 
 
 def ask_truth(content: tuple, rng: Random, language: int) -> str:
-    people, accused, order = content
-    told = [
-        statement(people[place], people[place - 1], accused[place])[language] if place
-        else verdict(people[0], accused[0])[language]
-        for place in order
-    ]
+    people, accused = content
+    told = [verdict(people[0], accused[0])[language]] + [
+        statement(people[place], people[place - 1], accused[place])[language] for place in range(1, len(people))]
     return '. '.join(told) + '. how many lie?' if language == EN else '。'.join(told) + '。几个人说谎？'
 
 
 def liars(content: tuple) -> int:
-    people, accused, _ = content
+    _, accused = content
     lies, count = accused[0], int(accused[0])
     for said in accused[1:]:
         lies = said != lies  # whoever accuses an honest person, or vouches for a liar, lies
@@ -144,8 +129,14 @@ def liars(content: tuple) -> int:
     return count
 
 
+def judged(person: int, accused: bool, true: bool) -> Pair:
+    """'kim lies: false': what is said of a person, and whether that is so."""
+    en, zh = verdict(person, accused)
+    return f"{en}: {'true' if true else 'false'}", f"{zh}：{'真' if true else '假'}"
+
+
 def solve_truth(content: tuple, pen: Pen) -> Pair:
-    people, accused, _ = content
+    people, accused = content
     lies, count = accused[0], int(accused[0])
 
     def tell(person: int) -> None:
@@ -154,11 +145,9 @@ def solve_truth(content: tuple, pen: Pen) -> Pair:
 
     tell(people[0])
     for place in range(1, len(people)):
-        en, zh = statement(people[place], people[place - 1], accused[place])
         right = accused[place] == lies
         true = pen.work(
-            lambda true: (f"{en}: {'true' if true else 'false'}", f"{zh}：{'真' if true else '假'}"),
-            right, lambda rng: (not right,))
+            lambda true: judged(people[place - 1], accused[place], true), right, lambda rng: (not right,))
         lies = not true
         count += lies
         tell(people[place])
