@@ -1,4 +1,4 @@
-"""Tokens a second of one micro-batch's gradients, over micro-batch sizes and one or two virtual CPU devices.
+"""Tokens a second of one micro-batch's gradients, and milliseconds of an update, over micro-batch sizes and one or two virtual CPU devices.
 
     python experiments/bench/train_step.py --devices=2 [--model=tiny] [--rows=2,4,8,16] [--length=192]
 
@@ -22,7 +22,8 @@ def main():
     import jax
     jax.config.update('jax_num_cpu_devices', args.devices)
     import numpy as np
-    from r1jax.learning.step import MicroBatch, sft_gradients
+    from r1jax.learning.optimizer import OptimizerConfig
+    from r1jax.learning.step import MicroBatch, apply_gradients, init_state, sft_gradients
     from r1jax.models import transformer
     from r1jax.models.config import preset
     from r1jax.parallel.mesh import MeshConfig, make_mesh
@@ -30,7 +31,12 @@ def main():
 
     cfg = preset(args.model)
     sharding = Sharding(make_mesh(MeshConfig()), TRAINING)
-    params = jax.device_put(transformer.init(jax.random.key(0), cfg), transformer.shardings(cfg, sharding))
+    states = {}
+    for name in ('adamw', 'muon'):
+        optimizer = OptimizerConfig(1e-3, name=name)
+        states[optimizer] = init_state(transformer.init(jax.random.key(0), cfg), cfg, optimizer, sharding)
+    params = transformer.init(jax.random.key(0), cfg)
+    params = jax.device_put(params, transformer.shardings(cfg, sharding))
 
     def batch(rows: int) -> MicroBatch:
         shape = (rows, args.length)
@@ -41,17 +47,25 @@ def main():
             MicroBatch(tokens, tokens, positions, np.ones(shape, np.int32), ones, ones / ones.size, {}))
 
     batches = {rows: batch(rows) for rows in map(int, args.rows.split(','))}
-    times = {rows: [] for rows in batches}
+    times = {x: [] for x in (*batches, *states)}
     for round_ in range(args.rounds + 1):
         for rows, micro in batches.items():
             start = time.perf_counter()
             jax.block_until_ready(sft_gradients(params, micro, cfg=cfg, sharding=sharding)[0])
             if round_:  # the first round compiles
                 times[rows].append(time.perf_counter() - start)
+        for optimizer, state in states.items():
+            start = time.perf_counter()
+            states[optimizer], _ = jax.block_until_ready(
+                apply_gradients(state, params, optimizer=optimizer, cfg=cfg, sharding=sharding))
+            if round_:
+                times[optimizer].append(time.perf_counter() - start)
     print(f'{args.model}: {transformer.n_params(cfg):,} parameters, {args.devices} device(s), T={args.length}')
-    for rows, seconds in times.items():
-        median = statistics.median(seconds)
+    for rows in batches:
+        median = statistics.median(times[rows])
         print(f'{rows:4d} rows  {1e3 * median:8.1f} ms  {rows * args.length / median:9,.0f} tokens/s')
+    for optimizer in states:
+        print(f'{optimizer.name:>9}  {1e3 * statistics.median(times[optimizer]):8.1f} ms')
 
 
 if __name__ == '__main__':

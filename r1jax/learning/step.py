@@ -44,19 +44,23 @@ def init_state(params: transformer.Params, cfg: ModelConfig, optimizer: Optimize
     """Puts parameters and fresh optimizer state on the mesh."""
     placed = jax.device_put(params, transformer.shardings(cfg, sharding))
     init = make_optimizer(optimizer)[0].init
-    opt_state = jax.jit(init, out_shardings=_like_params(jax.eval_shape(init, placed), placed, sharding))(placed)
+    opt_state = jax.jit(init, out_shardings=_optimizer_shardings(jax.eval_shape(init, placed), cfg, sharding))(placed)
     return TrainState(placed, opt_state, jax.device_put(np.zeros((), np.int32), sharding.replicated()))
 
 
-def _like_params(opt_state, params, sharding: Sharding):
-    """Shardings of optimizer state: moments lie as their parameter does, everything else on every device."""
-    by_path = {path: x for path, x in jax.tree_util.tree_flatten_with_path(params)[0]}
+def _optimizer_shardings(opt_state, cfg: ModelConfig, sharding: Sharding):
+    """Shardings of optimizer state: moments lie as their parameter does and are split over data beside (ZeRO-1, arXiv
+    1910.02054), by layers where the data axis divides their number. Everything else lies on every device."""
+    split = sharding if cfg.n_layers % sharding.mesh.shape['data'] else sharding.with_axes(layers=('data',))
+    named = jax.tree_util.tree_flatten_with_path(transformer.shardings(cfg, split))[0]
+    shapes = jax.tree.leaves(transformer.abstract(cfg))
+    by_path = {path: (spec.shape, where) for (path, where), spec in zip(named, shapes, strict=True)}
 
     def choose(path, leaf):
         for start in range(len(path)):
-            param = by_path.get(path[start:])
-            if param is not None and param.shape == leaf.shape:
-                return param.sharding
+            shape, where = by_path.get(path[start:], (None, None))
+            if shape == leaf.shape:
+                return where
         return sharding.replicated()
 
     return jax.tree_util.tree_map_with_path(choose, opt_state)
@@ -135,15 +139,18 @@ def accumulate(gradients, params: transformer.Params, batches: Iterator[MicroBat
     return total, diagnostics
 
 
-@functools.partial(jax.jit, static_argnames=('optimizer',), donate_argnames=('state',))
+@functools.partial(jax.jit, static_argnames=('optimizer', 'cfg', 'sharding'), donate_argnames=('state',))
 def apply_gradients(
-    state: TrainState, grads: transformer.Params, *, optimizer: OptimizerConfig
+    state: TrainState, grads: transformer.Params, *, optimizer: OptimizerConfig, cfg: ModelConfig, sharding: Sharding
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """One optimizer update. Returns the new state, and the gradient's norm (before clipping) and the learning rate."""
     transform, schedule = make_optimizer(optimizer)
     updates, opt_state = transform.update(grads, state.opt_state, state.params)
     metrics = {'grad_norm': optax.tree.norm(grads), 'lr': schedule(state.step)}
-    return TrainState(optax.apply_updates(state.params, updates), opt_state, state.step + 1), metrics
+    params, opt_state = jax.lax.with_sharding_constraint(
+        (optax.apply_updates(state.params, updates), opt_state),
+        (transformer.shardings(cfg, sharding), _optimizer_shardings(opt_state, cfg, sharding)))
+    return TrainState(params, opt_state, state.step + 1), metrics
 
 
 def micro_batches(packed: PackedBatch, weights: np.ndarray, rows: int, sharding: Sharding) -> Iterator[MicroBatch]:

@@ -34,6 +34,10 @@ class Sharding:
     mesh: Mesh
     rules: Rules
 
+    def with_axes(self, **changed: tuple[str, ...]) -> 'Sharding':
+        """Returns the same mesh with other rules for the named logical axes."""
+        return Sharding(self.mesh, tuple((name, changed.get(name, axes)) for name, axes in self.rules))
+
     def _mesh_axes(self, axes: tuple[str | None, ...]) -> list[tuple[str, ...]]:
         table = dict(self.rules)
         return [table[axis] if axis is not None else () for axis in axes]

@@ -328,7 +328,7 @@ def update(
             grads, more = accumulate(
                 grpo_gradients, state.params, micro_batches(packed, weights, stage.micro_rows, sharding),
                 cfg=cfg, loss=stage.loss, sharding=sharding)
-            state, metrics = apply_gradients(state, grads, optimizer=stage.optimizer)
+            state, metrics = apply_gradients(state, grads, optimizer=stage.optimizer, cfg=cfg, sharding=sharding)
             diagnostics = more if diagnostics is None else merge_diagnostics(diagnostics, more)
             norms.append(metrics['grad_norm'])
     updates = stage.minibatches * stage.inner_epochs

@@ -82,7 +82,8 @@ def run(stage: PretrainStage, inputs: Inputs, folder: pathlib.Path) -> Artifact:
                 grads, sums = accumulate(
                     sft_gradients, state.params, micro_batches(packed, weights, stage.micro_rows, sharding),
                     cfg=cfg, sharding=sharding)
-                state, metrics = apply_gradients(state, grads, optimizer=stage.optimizer)
+                state, metrics = apply_gradients(
+                    state, grads, optimizer=stage.optimizer, cfg=cfg, sharding=sharding)
                 loss = float(sums['nll_sum'] / sums['token_count'])
                 tokens_per_s = float(sums['token_count']) / (time.perf_counter() - begun)
                 writer.write(step + 1, metrics | {'loss': loss, 'tokens_per_s/training': tokens_per_s})

@@ -116,19 +116,22 @@ def test_scoring_and_training_see_the_same_logprobs_so_that_ratio_is_1_and_kl_0(
 
 
 @pytest.mark.parametrize('name', ['adamw', 'muon'])
-def test_an_optimizer_step_on_a_mesh_equals_one_device_and_moments_lie_as_their_parameters(name):
+def test_an_optimizer_step_on_a_mesh_equals_one_device_and_moments_are_split_further_than_parameters(name):
     optimizer = OptimizerConfig(learning_rate=1e-2, weight_decay=0.1, name=name)
     results = []
     for mesh in (ONE, MESHES['2x2x2']):
         shard = sharding(mesh)
         state = init_state(transformer.init(jax.random.key(0), CFG), CFG, optimizer, shard)
         grads, _ = gradients(mesh)
-        state, metrics = apply_gradients(state, grads, optimizer=optimizer)
+        state, metrics = apply_gradients(state, grads, optimizer=optimizer, cfg=CFG, sharding=shard)
         results.append((state.params, metrics))
         assert int(state.step) == 1
         moments = [x for path, x in jax.tree_util.tree_flatten_with_path(state.opt_state)[0]
                    if 'w_up' in jax.tree_util.keystr(path) and x.shape == state.params.layers.w_up.shape]
-        assert moments and all(x.sharding == state.params.layers.w_up.sharding for x in moments)
+        ways = 4 if mesh is not ONE else 1  # fsdp x tensor
+        assert state.params.layers.w_up.addressable_shards[0].data.size * ways == state.params.layers.w_up.size
+        ways *= 2 if mesh is not ONE else 1  # and, by layers, data
+        assert moments and all(x.addressable_shards[0].data.size * ways == x.size for x in moments)
     assert_close(results[0][0], results[1][0], atol=2e-5)
     assert_close(results[0][1], results[1][1], atol=1e-4)
 
