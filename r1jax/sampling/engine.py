@@ -26,6 +26,8 @@ from r1jax.sampling.logits import SamplingConfig, sample
 # there are slots, so that few programs are compiled.
 BUCKET = 64
 PREFILL_ROWS = 8
+# When nothing is left to refill with, the batch is halved as it empties, down to this share of the slots.
+SMALLEST = 1 / 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,6 +156,12 @@ def grow(cache: Cache, *, length: int) -> Cache:
     return jax.tree.map(lambda x: jnp.pad(x, more), cache)
 
 
+@functools.partial(jax.jit, static_argnames=('sharding',))
+def take(state: DecodeState, rows_S: jax.Array, *, sharding: Sharding) -> DecodeState:
+    """Keeps the slots `rows_S` only. The last completions of a batch, the long ones, are decoded without empty rows."""
+    return jax.tree.map(lambda x: sharding.constrain(x[rows_S], ('batch',) + (None,) * (x.ndim - 1)), state)
+
+
 @dataclasses.dataclass
 class _Slot:
     """The host's side of a slot: whose sample it holds, and what came out so far."""
@@ -211,6 +219,8 @@ class Engine:
                     slots[s] = _Slot(request, sample_)
                 state, prefilled = self._insert(state, chosen, prefilled, step)
                 waiting.extend(self._take(queue, len(slots) - len(waiting)))
+            if not waiting:
+                state, slots = self._halve(state, slots)
             state = self._fit(state, slots)
             state, tokens_CS, logps_CS = decode_chunk(
                 self.params, state, cfg=self._cfg, sampling=self._sampling, eos=self._eos, sharding=self._sharding)
@@ -276,6 +286,20 @@ class Engine:
         if prompts.length > state.cache.length:
             state = state.replace(cache=grow(state.cache, length=prompts.length))
         return insert(state, prompts, *self._sharding.place_rows((rows_S, fresh)))
+
+    def _halve(self, state: DecodeState, slots: list[_Slot | None]) -> tuple[DecodeState, list[_Slot | None]]:
+        """Halves the slots as long as the busy ones fit into half of them and the mesh divides that."""
+        busy = [s for s, slot in enumerate(slots) if slot]
+        size = len(slots)
+        while (
+            size % (2 * self._sharding.batch_ways) == 0 and len(busy) <= size // 2 and
+            size // 2 >= SMALLEST * self._sampling.slots
+        ):
+            size //= 2
+        if size == len(slots):
+            return state, slots
+        rows = busy + [s for s, slot in enumerate(slots) if not slot][:size - len(busy)]
+        return take(state, np.array(rows, np.int32), sharding=self._sharding), [slots[s] for s in rows]
 
     def _fit(self, state: DecodeState, slots: list[_Slot | None]) -> DecodeState:
         """Grows the cache where the next chunk could run past its end."""

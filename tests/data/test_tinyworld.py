@@ -10,7 +10,7 @@ import pytest
 
 from r1jax.data import tinyworld
 from r1jax.data.tinyworld import problems
-from r1jax.data.tinyworld.problems import split, translation
+from r1jax.data.tinyworld.problems import logic, split, translation
 from r1jax.data.tinyworld.words import NAMES
 from r1jax.errors import UserError
 
@@ -45,10 +45,10 @@ def apply(left, operator, right):
 
 @pytest.mark.parametrize('family, kind', [(f, k) for f, k in KINDS if f in ('arithmetic', 'choice')])
 def test_every_equation_is_right_and_uses_only_what_is_written(family, kind):
-    sizes = {10, 100, 60, 24, 7, 12}  # of the units
+    sizes = {10, 24, 7, 12}  # of the units
     for problem in levels(family, kind):
         expression = problem.key.removeprefix('expression:').replace('|', '+').replace('+-', '-')
-        known = collections.Counter(map(int, re.findall(r'\d+', problem.question.split(' (A)')[0])))
+        known = collections.Counter(map(int, re.findall(r'\d+', re.split(r' \d+ \(A\)', problem.question)[0])))
         if kind == 'unit':
             known.update(sizes)
         steps = [step.en for step in problem.steps]
@@ -61,18 +61,18 @@ def test_every_equation_is_right_and_uses_only_what_is_written(family, kind):
             assert known[int(left)] >= 0 and known[int(right)] >= 0, (problem.question, steps)
             known.update([int(result)])
         assert int(result) == eval(expression)
+        assert all(0 <= int(equation[4]) <= 99 for equation in equations)
         if family == 'arithmetic':
-            assert 0 <= int(result) <= 99 and expression in problem.question
+            assert expression in problem.question
             assert problem.answer == result
             assert len(re.findall(r'\d+', expression)) == problem.difficulty
             assert expression.count('*') == (kind == 'product')
-            assert all(0 <= int(equation[4]) <= 99 for equation in equations)
         else:
             assert len(problem.options) == len(set(problem.options)) == problem.difficulty
             assert problem.options['ABCDEFGHIJKL'.index(problem.answer)] == result
-            assert steps[-1] == f'{result} is ({problem.answer})'
+            assert steps[-1] == f'{result} ({problem.answer})'
             for letter, option in zip('ABCDEFGHIJKL', problem.options):
-                assert f'({letter}) {option}' in problem.question
+                assert f' {option} ({letter})' in problem.question and 0 <= int(option) <= 99
 
 
 def test_arithmetic_running_totals_from_left_to_right_stay_within_two_digits():
@@ -112,9 +112,13 @@ def test_order_is_the_only_order_that_fits_the_facts():
         ]
         place = words[re.fullmatch(r'who is (.+)\?', asked)[1]]
         assert [order[place] for order in fitting] == [problem.answer]
-        links = [step.en.split('>') for step in problem.steps]
-        assert all(tuple(link) in pairs for link in links[:-1])
-        assert 'none' in links[-1] and all(set(a) & set(b) for a, b in zip(links, links[1:]))
+        # The walk goes on from the person reached, in the direction in which all is told.
+        links = [re.fullmatch(r'(\w+) ([<>]) (\w+)', step.en).groups() for step in problem.steps]
+        assert {sign for _, sign, _ in links} == {'>' if place == -1 else '<'}
+        told_pairs = [re.fullmatch(r'(\w+) is \w+ than (\w+)', fact).groups() for fact in told]
+        assert all((first, second) in told_pairs for first, _, second in links[:-1])
+        assert links[-1][2] == 'none' and links[0][::2] == told_pairs[0]
+        assert all(reached == start for (_, _, reached), (start, _, _) in itertools.pairwise(links))
 
 
 def test_truth_has_one_solution():
@@ -122,9 +126,9 @@ def test_truth_has_one_solution():
         sentences = problem.question.removesuffix(' how many lie?').removesuffix('.').split('. ')
         facts_, claims = {}, []
         for sentence in sentences:
-            speaker, says, rest = sentence.partition(' says ')
-            person, lies = re.fullmatch(r'(\w+) (lies|tells the truth)', rest if says else sentence).groups()
-            if says:
+            said, _, speaker = sentence.partition(', says ')
+            person, lies = re.fullmatch(r'(\w+) (lies|is honest)', said).groups()
+            if speaker:
                 claims.append((speaker, person, lies == 'lies'))
             else:
                 facts_[person] = lies == 'lies'
@@ -138,7 +142,7 @@ def test_truth_has_one_solution():
                 fitting.append(world)
         assert [str(sum(world.values())) for world in fitting] == [problem.answer]
         for step in problem.steps:
-            told = re.fullmatch(r'(\w+) (lies|tells the truth): (\d)', step.en)
+            told = re.fullmatch(r'(\w+) (lies|is honest): (\d)', step.en)
             assert told is None or fitting[0][told[1]] == (told[2] == 'lies')
         assert problem.steps[-1].en.endswith(f': {problem.answer}')
 
@@ -233,9 +237,10 @@ def test_a_longer_problem_is_on_the_side_of_the_problem_it_begins_with(family):
     for problem in draw(family, None, 500, difficulty=5):
         kind = problems.KINDS[family][problem.kind]
         if problem.kind == 'order':
-            begin = (problem.content[0], problem.content[1][:3], *problem.content[2:])
+            relation, path, told, asked = problem.content
+            begin = (relation, path[:3] if asked == logic.LEAST else path[-3:], told, asked)
         elif problem.kind == 'truth':
-            begin = (problem.content[0][:3], problem.content[1][:3], *problem.content[2:])
+            begin = (problem.content[0][:3], problem.content[1][:3])
         elif family == 'code':
             begin = problem.content[:2]
         else:

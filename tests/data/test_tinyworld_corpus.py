@@ -15,6 +15,7 @@ from r1jax.data.tinyworld.words import NAMES
 DOCUMENTS = 20_000
 EN_NAMES = [en for en, _ in NAMES]
 STRICT = re.compile(r' <think> ((?!</?think>|</?answer>).)+ </think> <answer> [^<>]+ </answer>')
+TAG = re.compile('</?(think|answer)')
 EQUATION = re.compile(r'(\d+)([-+*])(\d+)=(\d+)')
 
 
@@ -59,7 +60,7 @@ def test_documents_hold_the_questions_of_their_problems(corpus):
             assert start == f'{tinyworld.HEADER}\nUser: {problem.question}\nAssistant:'
             assert document.text.startswith(start + ' ')
         else:
-            assert '<' not in document.text and 'Assistant' not in document.text
+            assert not TAG.search(document.text) and 'Assistant' not in document.text
             for problem in document.problems:
                 if problem.family == 'arithmetic':
                     assert arithmetic.expression(problem.content) in document.text
@@ -111,7 +112,7 @@ def test_tags_are_strict_where_they_should_be_and_nowhere_else(corpus):
             assert text.startswith(' ') and not text.startswith('  ') and text == text.rstrip()
             assert bool(STRICT.fullmatch(text)) == document.response.startswith('tagged')
             if document.response in ('bare', 'steps', 'reflection'):
-                assert '<' not in text
+                assert not TAG.search(text)
             if document.response == 'tagged_steps':
                 lost = 'not there' in text or '没有' in text  # a carried slip that led to none of the options
                 assert lost or not re.search('guess|maybe|let me|我猜|可能|一下', text)

@@ -114,6 +114,18 @@ def test_a_slow_row_holds_up_nobody(params, monkeypatch):
     assert 4 * len(chunks) < 0.8 * in_waves
 
 
+@pytest.mark.parametrize('mesh, smallest', [(MeshConfig(), 8), (None, 2)])
+def test_the_last_completions_are_decoded_without_empty_rows(params, monkeypatch, mesh, smallest):
+    rows = []
+    real = engine_module.decode_chunk
+    monkeypatch.setattr(
+        engine_module, 'decode_chunk', lambda p, s, **k: rows.append(len(s.active_S)) or real(p, s, **k))
+    sharding = Sharding(make_mesh(mesh), DECODING) if mesh else None
+    done = run(params, SamplingConfig(slots=16, max_tokens=64, chunk=4), reqs=requests(8, 8), sharding=sharding)
+    assert len(done) == 64
+    assert rows == sorted(rows, reverse=True) and rows[0] == 16 and rows[-1] == smallest
+
+
 def test_decoding_starts_with_a_short_cache(params, monkeypatch):
     lengths = []
     real = engine_module.decode_chunk
