@@ -35,8 +35,12 @@ def _run(args: argparse.Namespace) -> None:
     from r1jax.config import load_experiment
     config = load_experiment(args.config, args.overrides)
     _split_cpu(config.get('cpu_devices'))
+    from r1jax.parallel import distributed
     from r1jax.pipeline import run_experiment
-    print(f'report: {run_experiment(config, args.workdir, only=args.only)}')
+    distributed.start()
+    report = run_experiment(config, args.workdir, only=args.only)
+    if distributed.is_leader():
+        print(f'report: {report}')
 
 
 def _split_cpu(n: object) -> None:

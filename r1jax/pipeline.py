@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 import r1jax
 from r1jax.config import Experiment, config_hash, parse_experiment, to_dict
 from r1jax.errors import UserError, nearest
+from r1jax.parallel.distributed import barrier, is_leader
 from r1jax.parallel.mesh import make_mesh
 from r1jax.parallel.rules import TRAINING, Sharding
 from r1jax.runtime.checkpoint import load_model, resolve
@@ -62,18 +63,24 @@ def run_experiment(config: ConfigDict, workdir: pathlib.Path, only: str | None =
             if only is not None and name != only:
                 raise UserError(f"--only={only}: stage '{name}' comes before it and is not done yet")
             folder.mkdir(parents=True, exist_ok=True)
-            _write_json(folder / 'config.json', {'kind': stage.kind} | to_dict(stage.config))
+            if is_leader():
+                _write_json(folder / 'config.json', {'kind': stage.kind} | to_dict(stage.config))
             if experiment.evaluation and base and base == experiment.base:
                 _evaluate(experiment, 'base', base, inputs, workdir, folder)
             artifact = STAGES[stage.kind][1](stage.config, inputs, folder)
             if experiment.evaluation:
                 _evaluate(experiment, name, str(artifact.model), inputs, workdir, folder)
-            (folder / 'DONE').touch()
+            if is_leader():
+                (folder / 'DONE').touch()
+            barrier(f'{name} done')
         base = str(folder / 'model')
         if name == only:
             break
-    print_table(_summary(workdir, experiment))
-    return build_report(workdir)
+    if is_leader():
+        print_table(_summary(workdir, experiment))
+        build_report(workdir)
+    barrier('report')
+    return workdir / 'report.html'
 
 
 def _summary(workdir: pathlib.Path, experiment: Experiment) -> dict:
@@ -103,6 +110,9 @@ def _claim(workdir: pathlib.Path, experiment: Experiment) -> None:
     # A run that was killed while it wrote its manifest leaves the half-written file, whose name begins with a dot.
     if workdir.exists() and any(not path.name.startswith('.') for path in workdir.iterdir()):
         raise UserError(f'{workdir} is not empty and holds no run: choose another --workdir; nothing was changed')
+    barrier('checked')  # before anything is there that another host would take for somebody's
+    if not is_leader():
+        return
     workdir.mkdir(parents=True, exist_ok=True)
     _write_json(path, {
         'experiment': description,
@@ -142,7 +152,8 @@ def _evaluate(
         return
     summary['stages'][title] = evaluate.evaluate(
         load_model(model, inputs.decoding), experiment.evaluation, inputs.decoding, experiment.seed, title, folder / 'eval')
-    _write_json(workdir / 'summary.json', summary)
+    if is_leader():
+        _write_json(workdir / 'summary.json', summary)
 
 
 def _write_json(path: pathlib.Path, value: object) -> None:

@@ -15,7 +15,7 @@ from r1jax.learning.optimizer import OptimizerConfig, make_optimizer
 from r1jax.learning.packing import PackedBatch
 from r1jax.models import transformer
 from r1jax.models.config import ModelConfig
-from r1jax.parallel.rules import Sharding
+from r1jax.parallel.rules import Sharding, put
 
 
 @struct.dataclass
@@ -42,10 +42,10 @@ class MicroBatch:
 
 def init_state(params: transformer.Params, cfg: ModelConfig, optimizer: OptimizerConfig, sharding: Sharding) -> TrainState:
     """Puts parameters and fresh optimizer state on the mesh."""
-    placed = jax.device_put(params, transformer.shardings(cfg, sharding))
+    placed = put(params, transformer.shardings(cfg, sharding))
     init = make_optimizer(optimizer)[0].init
     opt_state = jax.jit(init, out_shardings=_optimizer_shardings(jax.eval_shape(init, placed), cfg, sharding))(placed)
-    return TrainState(placed, opt_state, jax.device_put(np.zeros((), np.int32), sharding.replicated()))
+    return TrainState(placed, opt_state, put(np.zeros((), np.int32), sharding.replicated()))
 
 
 def _optimizer_shardings(opt_state, cfg: ModelConfig, sharding: Sharding):
@@ -84,7 +84,7 @@ def score(
     params: transformer.Params, batch: MicroBatch, *, cfg: ModelConfig, temperature: float, sharding: Sharding
 ) -> jax.Array:
     """Log-probabilities [R, T] of the targets, at the sampling temperature (float32)."""
-    return _logprobs(params, batch, cfg, temperature, sharding)[0]
+    return sharding.constrain_replicated(_logprobs(params, batch, cfg, temperature, sharding)[0])
 
 
 @functools.partial(jax.jit, static_argnames=('cfg', 'loss', 'sharding'))

@@ -4,6 +4,7 @@ import dataclasses
 import math
 
 import jax
+import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from r1jax.errors import UserError
@@ -25,6 +26,21 @@ TRAINING: Rules = (
 # Decoding reads every weight once a token, so gathering them over fsdp would cost more than it saves: whole over data
 # and fsdp, split over tensor.
 DECODING: Rules = tuple((name, ()) if name == 'embed' else (name, axes) for name, axes in TRAINING)
+
+
+def put(tree, shardings):
+    """Puts arrays on the mesh: those of one host, where all hosts hold the same, and those that lie on a mesh already.
+
+    `jax.device_put` alone would do it, but compare the former between the hosts each time.
+    """
+
+    def one(x, sharding):
+        if sharding.is_fully_addressable or isinstance(x, jax.Array) and not x.is_fully_addressable:
+            return jax.device_put(x, sharding)
+        x = np.asarray(x)
+        return jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])
+
+    return jax.tree.map(one, tree, shardings)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,14 +80,22 @@ class Sharding:
         """Pins an activation inside a jitted function."""
         return jax.lax.with_sharding_constraint(x, NamedSharding(self.mesh, self.spec(axes)))
 
+    def constrain_rows(self, tree):
+        """Pins a pytree inside a jitted function, its leading dimension split as a batch is."""
+        return jax.tree.map(lambda x: self.constrain(x, ('batch',) + (None,) * (x.ndim - 1)), tree)
+
+    def constrain_replicated(self, tree):
+        """Pins a pytree inside a jitted function, whole on every device: every host can then read it."""
+        return jax.tree.map(lambda x: self.constrain(x, (None,) * x.ndim), tree)
+
     def place_rows(self, tree):
         """Puts a pytree of host arrays on the mesh, their leading dimension split as a batch is.
 
         Raises:
             UserError: if the mesh does not divide the number of rows.
         """
-        return jax.tree.map(
-            lambda x: jax.device_put(x, self.named(('batch',) + (None,) * (x.ndim - 1), x.shape, 'batch')), tree)
+        return put(tree, jax.tree.map(
+            lambda x: self.named(('batch',) + (None,) * (x.ndim - 1), np.shape(x), 'batch'), tree))
 
     def replicated(self) -> NamedSharding:
         return NamedSharding(self.mesh, PartitionSpec())

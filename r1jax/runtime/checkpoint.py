@@ -18,7 +18,8 @@ from r1jax.errors import UserError
 from r1jax.interop import hf
 from r1jax.models import transformer
 from r1jax.models.config import ModelConfig
-from r1jax.parallel.rules import Sharding
+from r1jax.parallel.distributed import is_leader
+from r1jax.parallel.rules import Sharding, put
 
 # Models that ship with the package, by the name after 'package:'.
 ASSETS = pathlib.Path(__file__).resolve().parents[1] / 'assets'
@@ -75,7 +76,7 @@ def load_model(spec: str | pathlib.Path, sharding: Sharding) -> Model:
                 raise UserError(f"{folder / 'params'} cannot be read: {str(error).splitlines()[0]}") from error
     else:
         cfg = hf.read_config(folder)
-        params = jax.device_put(hf.read_params(folder, cfg), transformer.shardings(cfg, sharding))
+        params = put(hf.read_params(folder, cfg), transformer.shardings(cfg, sharding))
     return Model(params, cfg, tokenizers.load(folder))
 
 
@@ -90,7 +91,7 @@ def save_model(folder: pathlib.Path, model: Model) -> None:
     """Writes a model folder; each host writes its own shards."""
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save((folder / 'params').absolute(), model.params, force=True)
-    if jax.process_index() == 0:
+    if is_leader():
         model.tokenizer.save(folder)
         (folder / 'model.json').write_text(json.dumps(dataclasses.asdict(model.cfg), indent=2) + '\n')
 

@@ -29,15 +29,18 @@ class MetricWriter:
       last_step: the last step the run keeps, i.e. the step of the checkpoint it goes on from; -1 starts over.
         Lines of later steps, and a last line cut short by a crash, are removed; TensorBoard is told to forget
         the same steps.
+      enabled: False writes nothing, for the hosts that only follow.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], last_step: int = -1):
+    def __init__(self, folder: str | os.PathLike[str], last_step: int = -1, *, enabled: bool = True):
+        self._enabled, self._last_step = enabled, last_step
+        if not enabled:
+            return
         import tensorboardX  # here, because it loads torch where that is installed
 
         self._folder = pathlib.Path(folder)
         self._folder.mkdir(parents=True, exist_ok=True)
         self._path = self._folder / FILE_NAME
-        self._last_step = last_step
         truncate(self._path, last_step)
         self._file = self._path.open('a', encoding='utf-8')
         # An event file's name tells seconds; the suffix keeps two writers opened within one second apart.
@@ -57,6 +60,8 @@ class MetricWriter:
         """
         if step < self._last_step:
             raise ValueError(f'step {step} after step {self._last_step}: metrics are written in order')
+        if not self._enabled:
+            return
         reserved = [name for name in metrics if name in RESERVED]
         if reserved:
             raise ValueError(f'a metric may not be named {reserved[0]!r}: metrics.jsonl uses that name')
@@ -76,7 +81,7 @@ class MetricWriter:
 
     def close(self) -> None:
         """Writes out what is buffered; a second call does nothing."""
-        if not self._file.closed:
+        if self._enabled and not self._file.closed:
             self._file.close()
             self._tensorboard.close()
 

@@ -76,6 +76,15 @@ class DecodeState:
     key_S: jax.Array  # PRNG keys, one a sample; positions are folded in
 
 
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def empty_state(cfg: ModelConfig, slots: int, sharding: Sharding) -> DecodeState:
+    """Slots that are all idle, with a short cache."""
+    zeros_S = jnp.zeros(slots, jnp.int32)
+    return sharding.constrain_rows(DecodeState(
+        cache=empty_cache(cfg, slots, BUCKET), token_S=zeros_S, position_S=zeros_S, last_S=zeros_S,
+        active_S=jnp.zeros(slots, bool), key_S=jax.random.split(jax.random.key(0), slots)))
+
+
 @functools.partial(jax.jit, static_argnames=('cfg', 'sampling', 'eos', 'sharding'), donate_argnames=('state',))
 def decode_chunk(
     params: transformer.Params,
@@ -105,8 +114,8 @@ def decode_chunk(
             active_S=active_S)
         return state, (emitted_S, logp_S)
 
-    state, (tokens_CS, logps_CS) = jax.lax.scan(step, state, None, length=sampling.chunk)
-    return state, tokens_CS, logps_CS
+    state, sampled = jax.lax.scan(step, state, None, length=sampling.chunk)
+    return sharding.constrain_rows(state), *sharding.constrain_replicated(sampled)
 
 
 @functools.partial(jax.jit, static_argnames=('cfg', 'sharding'))
@@ -159,7 +168,7 @@ def grow(cache: Cache, *, length: int) -> Cache:
 @functools.partial(jax.jit, static_argnames=('sharding',))
 def take(state: DecodeState, rows_S: jax.Array, *, sharding: Sharding) -> DecodeState:
     """Keeps the slots `rows_S` only. The last completions of a batch, the long ones, are decoded without empty rows."""
-    return jax.tree.map(lambda x: sharding.constrain(x[rows_S], ('batch',) + (None,) * (x.ndim - 1)), state)
+    return sharding.constrain_rows(jax.tree.map(lambda x: x[rows_S], state))
 
 
 @dataclasses.dataclass
@@ -206,7 +215,7 @@ class Engine:
         """
         queue = ((r, r.first_sample + i) for r in requests for i in range(self._check(r).n))
         slots: list[_Slot | None] = [None] * self._sampling.slots
-        state = self._empty_state()
+        state = empty_state(self._cfg, len(slots), self._sharding)
         prefilled: dict[tuple, tuple[Cache, int]] = {}  # prompt -> the cache, and the row in it, that hold it
         waiting = self._take(queue, len(slots))
         while waiting or any(slots):
@@ -237,16 +246,6 @@ class Engine:
     @staticmethod
     def _take(queue: Iterator, n: int) -> collections.deque:
         return collections.deque(item for _, item in zip(range(n), queue, strict=False))
-
-    def _empty_state(self) -> DecodeState:
-        S = self._sampling.slots
-        return self._sharding.place_rows(DecodeState(
-            cache=empty_cache(self._cfg, S, BUCKET),
-            token_S=jnp.zeros(S, jnp.int32),
-            position_S=jnp.zeros(S, jnp.int32),
-            last_S=jnp.zeros(S, jnp.int32),
-            active_S=jnp.zeros(S, bool),
-            key_S=jax.random.split(jax.random.key(0), S)))
 
     def _insert(self, state, chosen: dict[int, tuple[Request, int]], prefilled, step: int):
         """Prefills the prompts that are new and puts each chosen sample into its slot."""

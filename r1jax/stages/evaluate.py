@@ -17,6 +17,7 @@ import numpy as np
 from r1jax.data import tasks
 from r1jax.data.tinyworld import count_reflection_words
 from r1jax.errors import UserError
+from r1jax.parallel.distributed import is_leader
 from r1jax.parallel.mesh import MeshConfig, make_mesh
 from r1jax.parallel.rules import DECODING, Sharding
 from r1jax.rewards.accuracy import canonical, is_correct
@@ -91,7 +92,7 @@ def measure(
     graded, kept = [], []
     # In portions, so that there is progress to show; the slots stay full because a portion is many times their number.
     portion = max(1, 16 * suite.sampling.slots // suite.samples)
-    with Progress(len(examples), title) as progress:
+    with Progress(len(examples), title, enabled=is_leader()) as progress:
         for first in range(0, len(examples), portion):
             some = examples[first:first + portion]
             rollouts = sample(engine, model.tokenizer, some, range(first, first + len(some)), suite.samples, step=0)
@@ -100,7 +101,7 @@ def measure(
                 graded.append(_grade(group))
                 kept += [_row(r, correct) for r, correct in zip(group[:2], graded[-1]['correct'], strict=False)]
             progress.update(len(graded), pass_rate=np.mean([np.mean(g['correct']) for g in graded]))
-    if samples_file is not None:
+    if samples_file is not None and is_leader():
         write_rollouts(samples_file, kept)
     return graded
 

@@ -29,6 +29,8 @@ from r1jax.learning.packing import TokenSequence, loss_weights, pack, unpack
 from r1jax.learning.step import (
     TrainState, accumulate, apply_gradients, grpo_gradients, init_state, micro_batches, reshard, score)
 from r1jax.models.config import ModelConfig
+from r1jax.parallel import distributed
+from r1jax.parallel.distributed import is_leader
 from r1jax.parallel.rules import Sharding
 from r1jax.rewards.accuracy import TASKS
 from r1jax.rewards.base import parse_weights
@@ -181,8 +183,8 @@ def run(stage: GRPOStage, inputs: Inputs, folder: pathlib.Path) -> Artifact:
             (state, reference), position = checkpoints.restore(first, (state, reference))
             examples.seek(position['examples'])
         with (
-            MetricWriter(folder, last_step=first) as writer,
-            Progress(stage.steps, inputs.name, start=first) as progress,
+            MetricWriter(folder, last_step=first, enabled=is_leader()) as writer,
+            Progress(stage.steps, inputs.name, start=first, enabled=is_leader()) as progress,
         ):
             for step in range(first + 1, stage.steps + 1):
                 clock = Clock()
@@ -198,7 +200,8 @@ def run(stage: GRPOStage, inputs: Inputs, folder: pathlib.Path) -> Artifact:
                 if stage.reference_every and step % stage.reference_every == 0:
                     reference = jax.tree.map(lambda x: x.copy(), state.params)
                 writer.write(step, metrics)
-                write_rollouts(step_path(folder / 'rollouts', step), rollout_rows(scored, advantages_B, step))
+                if is_leader():
+                    write_rollouts(step_path(folder / 'rollouts', step), rollout_rows(scored, advantages_B, step))
                 if step % stage.checkpoint_every == 0 or step == stage.steps:
                     checkpoints.save(step, (state, reference), {'examples': examples.position})
                 progress.update(
@@ -233,9 +236,8 @@ def collect(
         batch = [next(examples) for _ in range(missing)]
         rollouts = sample(engine, tokenizer, batch, range(first, first + missing), stage.group, step)
         clock.lap('sampling')
-        output = reward([r.for_rewards(step) for r in rollouts], [r.example for r in rollouts])
+        new = pay(reward, rollouts, stage.group, step)
         clock.lap('rewards')
-        new = Scored(rollouts, output.values, output.info)
         seen = seen.join(new) if seen else new
         if not stage.resample_rounds:
             kept = new
@@ -252,6 +254,16 @@ def collect(
         kept = kept.join(fill) if kept else fill
     speed = sum(len(r.tokens) for r in seen.rollouts) / clock.seconds['sampling']
     return kept, reward_metrics(stage, seen, kept) | text_metrics(seen.rollouts) | {'tokens_per_s/sampling': speed}
+
+
+def pay(reward: RewardMix, rollouts: list[Rollout], group: int, step: int) -> Scored:
+    """Rewards rollouts; each host works on its share of the groups and gets the rest from the others."""
+    groups = distributed.share(len(rollouts) // group)
+    mine = rollouts[groups.start * group:groups.stop * group]
+    output = reward([r.for_rewards(step) for r in mine], [r.example for r in mine])
+    by_group = {name: np.reshape(x, (-1, group)) for name, x in {'': output.values, **output.info}.items()}
+    whole = {name: x.reshape(-1) for name, x in distributed.gather(by_group, len(rollouts) // group).items()}
+    return Scored(rollouts, whole.pop(''), whole)
 
 
 def reward_metrics(stage: GRPOStage, seen: Scored, kept: Scored) -> dict[str, float]:

@@ -18,6 +18,7 @@ from r1jax.learning.packing import TokenSequence, loss_weights, pack
 from r1jax.learning.step import accumulate, apply_gradients, init_state, micro_batches, sft_gradients
 from r1jax.models import transformer
 from r1jax.models.config import ModelConfig, preset
+from r1jax.parallel.distributed import barrier, is_leader
 from r1jax.parallel.rules import Sharding
 from r1jax.runtime.checkpoint import Checkpoints, Model, save_model
 from r1jax.runtime.metrics import MetricWriter
@@ -71,8 +72,8 @@ def run(stage: PretrainStage, inputs: Inputs, folder: pathlib.Path) -> Artifact:
         if first:
             state, _ = checkpoints.restore(first, state)
         with (
-            MetricWriter(folder, last_step=first) as writer,
-            Progress(stage.steps, inputs.name, start=first) as progress,
+            MetricWriter(folder, last_step=first, enabled=is_leader()) as writer,
+            Progress(stage.steps, inputs.name, start=first, enabled=is_leader()) as progress,
         ):
             for step in range(first, stage.steps):
                 begun = time.perf_counter()
@@ -99,8 +100,14 @@ def _tokenizer(stage: PretrainStage, cfg: ModelConfig, folder: pathlib.Path) -> 
     path = folder / 'tokenizer.model'
     if path.exists():
         return tokenizers.load(path)
+    barrier('tokenizer')
+    if not is_leader():
+        barrier('tokenizer trained')
+        return tokenizers.load(path)
     texts = (tinyworld.document_at(i, recipe=stage.recipe) for i in range(stage.tokenizer_documents))
-    return tokenizers.train_sentencepiece(texts, path, cfg.vocab_size, tinyworld.SYMBOLS)
+    tokenizer = tokenizers.train_sentencepiece(texts, path, cfg.vocab_size, tinyworld.SYMBOLS)
+    barrier('tokenizer trained')
+    return tokenizer
 
 
 def documents(
