@@ -202,8 +202,9 @@ def kl_shaped_rewards(
     Returns:
       float32 [B], the rewards to compute advantages from.
     """
-    kl_B = [np.sum(kl_penalty(p, q, estimator)) for p, q in zip(logp, ref_logp, strict=True)]
-    return (np.asarray(rewards_B) - coef * np.asarray(kl_B)).astype(np.float32)
+    per_token = np.asarray(kl_penalty(np.concatenate(logp), np.concatenate(ref_logp), estimator))
+    starts = np.cumsum([0, *map(len, logp[:-1])])
+    return (np.asarray(rewards_B) - coef * np.add.reduceat(per_token, starts)).astype(np.float32)
 
 
 def grpo_loss(
