@@ -24,6 +24,7 @@ def main():
     import jax
     jax.config.update('jax_num_cpu_devices', args.devices)
     import jax.numpy as jnp
+
     from r1jax.models import transformer
     from r1jax.models.cache import empty_cache
     from r1jax.models.config import preset

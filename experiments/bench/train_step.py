@@ -1,4 +1,4 @@
-"""Tokens a second of one micro-batch's gradients, and milliseconds of an update, over micro-batch sizes and one or two virtual CPU devices.
+"""Tokens a second of one micro-batch's gradients, and milliseconds of an update, by micro-batch size.
 
     python experiments/bench/train_step.py --devices=2 [--model=tiny] [--rows=2,4,8,16] [--length=192]
 
@@ -22,6 +22,7 @@ def main():
     import jax
     jax.config.update('jax_num_cpu_devices', args.devices)
     import numpy as np
+
     from r1jax.learning.optimizer import OptimizerConfig
     from r1jax.learning.step import MicroBatch, apply_gradients, init_state, sft_gradients
     from r1jax.models import transformer

@@ -19,13 +19,13 @@ def main():
 
     import jax
     jax.config.update('jax_num_cpu_devices', 2)
+    from experiments.tiny import suites
     from r1jax.config import from_dict
     from r1jax.interop import hf
     from r1jax.parallel.mesh import MeshConfig, make_mesh
     from r1jax.parallel.rules import DECODING, Sharding
     from r1jax.runtime.checkpoint import load_model
     from r1jax.stages import evaluate
-    from experiments.tiny import suites
 
     sharding = Sharding(make_mesh(MeshConfig()), DECODING)
     model = load_model(args.model, sharding)

@@ -166,4 +166,4 @@ def micro_batches(packed: PackedBatch, weights: np.ndarray, rows: int, sharding:
     for start in range(0, total, rows):
         end = min(start + rows, total)
         fill = ((0, rows - (end - start)), (0, 0))
-        yield sharding.place_rows(jax.tree.map(lambda x: np.pad(x[start:end], fill), whole))  # noqa: B023
+        yield sharding.place_rows(jax.tree.map(lambda x: np.pad(x[start:end], fill), whole))

@@ -23,11 +23,25 @@ import numpy as np
 from r1jax.data import tasks
 from r1jax.errors import UserError
 from r1jax.learning.grpo import (
-    GRPOLoss, group_advantages, kl_shaped_rewards, mean_diagnostics, merge_diagnostics, zero_variance_groups)
+    GRPOLoss,
+    group_advantages,
+    kl_shaped_rewards,
+    mean_diagnostics,
+    merge_diagnostics,
+    zero_variance_groups,
+)
 from r1jax.learning.optimizer import OptimizerConfig
 from r1jax.learning.packing import TokenSequence, loss_weights, pack, unpack
 from r1jax.learning.step import (
-    TrainState, accumulate, apply_gradients, grpo_gradients, init_state, micro_batches, reshard, score)
+    TrainState,
+    accumulate,
+    apply_gradients,
+    grpo_gradients,
+    init_state,
+    micro_batches,
+    reshard,
+    score,
+)
 from r1jax.models.config import ModelConfig
 from r1jax.parallel import distributed
 from r1jax.parallel.distributed import is_leader

@@ -71,7 +71,7 @@ def test_every_equation_is_right_and_uses_only_what_is_written(family, kind):
             assert len(problem.options) == len(set(problem.options)) == problem.difficulty
             assert problem.options['ABCDEFGHIJKL'.index(problem.answer)] == result
             assert steps[-1] == f'{result} ({problem.answer})'
-            for letter, option in zip('ABCDEFGHIJKL', problem.options):
+            for letter, option in zip('ABCDEFGHIJKL', problem.options, strict=False):
                 assert f' {option} ({letter})' in problem.question and 0 <= int(option) <= 99
 
 
@@ -136,7 +136,7 @@ def test_truth_has_one_solution():
         assert len(people) == len(sentences) == problem.difficulty
         fitting = []
         for lies in itertools.product((False, True), repeat=len(people)):
-            world = dict(zip(people, lies))
+            world = dict(zip(people, lies, strict=False))
             if all(world[who] == fact for who, fact in facts_.items()) and all(
                     world[speaker] == (world[person] != claim) for speaker, person, claim in claims):
                 fitting.append(world)

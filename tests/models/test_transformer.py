@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from r1jax.errors import UserError
 from r1jax.interop import hf
 from r1jax.models import transformer
 from r1jax.models.config import PRESETS, ModelConfig, preset
-from r1jax.errors import UserError
 from r1jax.parallel.mesh import MeshConfig, make_mesh
 from r1jax.parallel.rules import DECODING, TRAINING, Sharding
 

@@ -57,7 +57,7 @@ def test_checkpoints_keep_state_and_position_and_only_the_newest(tmp_path):
     with Checkpoints(tmp_path, keep=2) as checkpoints:
         assert checkpoints.latest() is None
         for step in (2, 4, 6):
-            checkpoints.save(step, jax.tree.map(lambda x: x + step, state), {'examples': 10 * step})  # noqa: B023
+            checkpoints.save(step, jax.tree.map(lambda x: x + step, state), {'examples': 10 * step})
     with Checkpoints(tmp_path) as checkpoints:
         assert checkpoints.latest() == 6
         back, position = checkpoints.restore(6, state)

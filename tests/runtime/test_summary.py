@@ -19,7 +19,8 @@ def shown(summary):
 
 def test_the_table_holds_both_models_intervals_and_every_group_but_kinds():
     metrics = {f'{m}/T=0.6/{g}': v for g in ('all', 'logic/zh', 'arithmetic:sum') for m, v in (
-        ('pass@1', 0.1), ('cons@16', 0.2), ('last_answer', 0.25), ('last_answer_cons@16', 0.99), ('format', 0.3), ('length', 20.0))}
+        ('pass@1', 0.1), ('cons@16', 0.2), ('last_answer', 0.25), ('last_answer_cons@16', 0.99), ('format', 0.3),
+        ('length', 20.0))}
     base = {k: figure(v) for k, v in metrics.items()}
     trained = {k: figure(v + 0.5) for k, v in metrics.items()}
     text = shown({'experiment': 'tiny', 'seed': 3, 'stages': {'base': base, 'r1_zero': trained}})

@@ -48,7 +48,8 @@ def start(experiment, model, workdir, hosts='', *more):
         'JAX_PLATFORMS': 'cpu', 'PYTHONPATH': str(REPOSITORY), 'R1JAX_HOSTS': hosts}
     command = ['run', f'--config={experiment}:{model}', f'--workdir={workdir}', *more]
     return subprocess.Popen(
-        [sys.executable, '-m', 'r1jax', *command], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        [sys.executable, '-m', 'r1jax', *command], env=environment, text=True, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE)
 
 
 def finish(*processes):

@@ -17,6 +17,7 @@ from r1jax.runtime.rollouts import as_rows, read_rollouts
 from r1jax.sampling.logits import SamplingConfig
 from r1jax.stages import grpo
 
+
 @register('length_parity')
 def length_parity(completions, examples):
     """A reward with variance even for a random model: whether the text has an even number of characters."""

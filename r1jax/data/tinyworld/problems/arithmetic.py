@@ -118,9 +118,9 @@ def _mistake(
     sign: how a change of `right` enters the totals; total: the running total after term `index`, where known.
     """
     if total is None:
-        total = sum([s * v for s, v in zip(signs[:index + 1], values)])
+        total = sum([s * v for s, v in zip(signs[:index + 1], values, strict=True)])
     totals = [total]
-    for s, v in zip(signs[index + 1:], values[index + 1:]):
+    for s, v in zip(signs[index + 1:], values[index + 1:], strict=True):
         totals.append(totals[-1] + s * v)
     ceiling = 99 if max(totals) <= 99 else 999
     fitting = [

@@ -16,7 +16,6 @@ from r1jax.data.tinyworld.problems.kind import Kind
 from r1jax.data.tinyworld.solutions import Pen
 from r1jax.data.tinyworld.words import EN, LETTERS, NAMES, Pair
 
-
 # (large unit, small unit, how many small ones make a large one, most large ones asked for)
 UNITS = (
     (('m', '米'), ('dm', '分米'), 10, 8),
@@ -109,7 +108,7 @@ def ask_quantity(content: tuple, rng: Random, language: int) -> str:
     story, person, thing, terms, options, _ = content
     numbers = [number for _, factors in terms for number in factors]
     said = STORIES[story][language].format(
-        name=NAMES[person][language], thing=THINGS[thing][language], **dict(zip('abc', numbers)))
+        name=NAMES[person][language], thing=THINGS[thing][language], **dict(zip('abc', numbers, strict=False)))
     return said + listed(options)
 
 

@@ -81,7 +81,7 @@ def ask(content: tuple, rng: Random, language: int) -> str:
 def solve(content: tuple, pen: Pen) -> Pair:
     """The pair is by language of the question: Chinese for an English question, English for a Chinese one."""
     english, chinese = words_of(content)
-    for en, zh in zip(chinese, english):
+    for en, zh in zip(chinese, english, strict=True):
         pen.write((f'{en[0]}: {en[1]}', f'{zh[1]}：{zh[0]}'))
     return sentence(content)[::-1]
 
