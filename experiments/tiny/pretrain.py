@@ -1,6 +1,6 @@
 """Pretrains the tiny base model on the tiny world's documents, from scratch, tokenizer included.
 
-    bash launch/local.sh experiments/tiny/pretrain.py [--config.seed=1]
+    bash launch/local.sh experiments/tiny/pretrain.py:seed=1
     bash launch/local.sh experiments/tiny/pretrain.py:world=plain
 
 `world` is the mixture of documents: 'reflective' (the shipped base) or 'plain', the counter-world whose documents do not
@@ -24,10 +24,10 @@ def get_config(arg: str = '') -> ConfigDict:
         'kind': 'pretrain',
         'model': 'tiny',
         'recipe': arg.world,
-        'steps': 1600,
+        'steps': 3800,
         'documents_per_step': 64,
         'optimizer': {
-            'name': 'muon', 'learning_rate': 3e-3, 'schedule': 'cosine', 'warmup_steps': 50, 'total_steps': 1600,
+            'name': 'muon', 'learning_rate': 6e-3, 'schedule': 'cosine', 'warmup_steps': 100, 'total_steps': 3800,
             'end_ratio': 0.02, 'weight_decay': 0.05},
     })
     config.evaluation = suites.short()
