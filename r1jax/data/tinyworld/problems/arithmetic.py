@@ -118,7 +118,7 @@ def _mistake(
     sign: how a change of `right` enters the totals; total: the running total after term `index`, where known.
     """
     if total is None:
-        total = sum([s * v for s, v in zip(signs[:index + 1], values, strict=True)])
+        total = sum([s * v for s, v in zip(signs[:index + 1], values[:index + 1], strict=True)])
     totals = [total]
     for s, v in zip(signs[index + 1:], values[index + 1:], strict=True):
         totals.append(totals[-1] + s * v)
