@@ -1,6 +1,6 @@
 """Puts a pretrained tiny base into the package: bfloat16 safetensors, tokenizer, and the figures it was measured at.
 
-    python experiments/tiny/ship.py --model=runs/tiny-pretrain/stages/pretrain --out=r1jax/assets/tiny_base
+    python -m experiments.tiny.ship --model=runs/tiny-pretrain/stages/pretrain --out=r1jax/assets/tiny_base
 
 The figures in evaluation.json are those of the files written, after rounding to bfloat16; tests/test_assets.py measures its
 'check' again.
