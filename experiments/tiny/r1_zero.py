@@ -3,7 +3,7 @@
     bash launch/local.sh experiments/tiny/r1_zero.py
     bash launch/local.sh experiments/tiny/r1_zero.py:arm=random_reward     (control: rewards are coin flips)
     bash launch/local.sh experiments/tiny/r1_zero.py:arm=format_only       (control: only the tags are paid)
-    bash launch/local.sh experiments/tiny/r1_zero.py:seed=1,base=runs/tiny-pretrain/stages/pretrain
+    bash launch/local.sh experiments/tiny/r1_zero.py:seed=1,base=runs/tiny-pretrain-seed-1/stages/pretrain
 """
 
 from ml_collections import ConfigDict
