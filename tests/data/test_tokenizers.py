@@ -32,7 +32,8 @@ def documents():
 
 @pytest.fixture(scope='module')
 def tiny(documents, tmp_path_factory):
-    return tokenizers.train_sentencepiece(documents, tmp_path_factory.mktemp('spm') / 'tokenizer.model', 768)
+    path = tmp_path_factory.mktemp('spm') / 'tokenizer.model'
+    return tokenizers.train_sentencepiece(documents, path, 768, tinyworld.SYMBOLS)
 
 
 # --- training -----------------------------------------------------------------------------------------------
@@ -41,7 +42,15 @@ def tiny(documents, tmp_path_factory):
 def test_training_gives_the_promised_ids(tiny):
     raw = tiny._start
     assert (raw.unk_id(), tiny.bos_id, tiny.eos_id, tiny.pad_id, tiny.vocab_size) == (0, 1, 2, 3, 768)
-    assert [raw.id_to_piece(i) for i in range(4, 9)] == ['<think>', '</think>', '<answer>', '</answer>', '\n']
+    symbols = [symbol.replace(' ', '\u2581') for symbol in tinyworld.SYMBOLS]
+    assert [raw.id_to_piece(i) for i in range(4, 5 + len(symbols))] == ['\n', *symbols]
+
+
+def test_a_symbol_of_the_tiny_world_is_one_token_whatever_stands_beside_it(tiny):
+    for symbol in tinyworld.SYMBOLS:
+        (token,) = tiny.encode(symbol)
+        for before, after in (('阿', '说谎'), ('tom is', '.'), ('5', '5')):
+            assert token in tiny.encode(before + symbol + after)
 
 
 def test_every_tiny_world_text_comes_back_exactly(tiny, documents):
@@ -58,7 +67,7 @@ def test_digits_tags_and_newlines_are_tokens_of_their_own(tiny, documents):
         assert not any(map(tiny._start.is_byte, ids))
         for piece in map(tiny._start.id_to_piece, ids):
             assert len(piece) == 1 or not any(c.isdigit() or c == '\n' for c in piece), piece
-            assert '<' not in piece or piece in tokenizers.KEPT_TAGS, piece
+            assert len(piece) == 1 or '<' not in piece or piece.replace('\u2581', ' ') in tinyworld.SYMBOLS, piece
 
 
 @pytest.mark.parametrize('language', ['en', 'zh'])
@@ -78,7 +87,7 @@ def test_training_gives_the_same_file_in_another_process(tiny, documents, tmp_pa
     program = (
         'import sys; from r1jax.data import tinyworld, tokenizers\n'
         'documents = (tinyworld.document_at(index) for index in range(1500))\n'
-        'tokenizers.train_sentencepiece(documents, sys.argv[1], 768)')
+        'tokenizers.train_sentencepiece(documents, sys.argv[1], 768, tinyworld.SYMBOLS)')
     subprocess.run([sys.executable, '-c', program, str(tmp_path / 'again.model')], check=True)
     assert (tmp_path / 'again.model').read_bytes() == tiny._path.read_bytes()
 
@@ -87,8 +96,8 @@ def test_other_symbols_can_be_asked_for(documents, tmp_path):
     symbols = (*tokenizers.KEPT_TAGS, '<summary>')
     tokenizer = tokenizers.train_sentencepiece(documents, tmp_path / 't.model', 768, symbols)
     assert len(tokenizer.encode('<summary>')) == 1
-    # A newline is then a byte, and still in no learned piece.
-    assert not any('\n' in tokenizer._start.id_to_piece(i) for i in range(768))
+    # A newline is always there, and in no learned piece.
+    assert [i for i in range(768) if '\n' in tokenizer._start.id_to_piece(i)] == [4]
     assert tokenizer.decode(tokenizer.encode('a\nb')) == 'a\nb'
 
 
