@@ -227,8 +227,7 @@ def train_sentencepiece(
         documents: training texts. They are split at newlines, which are in no learned piece.
         out_path: file to write, usually `tokenizer.model`.
         vocab_size: size of the whole vocabulary, with everything above.
-        user_symbols: strings that are always one token, the longest first where one begins another; a space may
-            stand at the start of one (' <think>').
+        user_symbols: strings that are always one token; a space may stand at the start of one (' <think>').
 
     Raises:
         UserError: the documents hold too few or too many distinct characters and words for `vocab_size`.
