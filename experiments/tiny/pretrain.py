@@ -24,10 +24,10 @@ def get_config(arg: str = '') -> ConfigDict:
         'kind': 'pretrain',
         'model': 'tiny',
         'recipe': arg.world,
-        'steps': 3800,
+        'steps': 3200,
         'documents_per_step': 64,
         'optimizer': {
-            'name': 'muon', 'learning_rate': 6e-3, 'schedule': 'cosine', 'warmup_steps': 100, 'total_steps': 3800,
+            'name': 'muon', 'learning_rate': 6e-3, 'schedule': 'cosine', 'warmup_steps': 100, 'total_steps': 3200,
             'end_ratio': 0.02, 'weight_decay': 0.05},
     })
     config.evaluation = suites.short()

@@ -114,7 +114,7 @@ class TinyWorld:
     def select(self, **options: Any) -> 'TinyWorld':
         """Returns the family narrowed by OPTIONS; UserError for an unknown name or a wrong range."""
         selected = dataclasses.replace(self, **options)
-        templates.prefill(selected.template)
+        templates.check(selected.template)
         low, high = selected._levels
         for split in selected.splits:
             selected._problem(split, 0, selected.language, (low, high))
@@ -189,20 +189,24 @@ class JsonLines:
     def _read(self, path: pathlib.Path) -> list[Row]:
         if not path.is_file():
             raise UserError(f'{path}: no such file')
+        try:
+            text = path.read_text(encoding='utf-8-sig')
+        except UnicodeDecodeError as error:
+            raise UserError(f'{path}: not JSON lines, which are UTF-8 text ({error.reason})') from None
         rows = []
-        with path.open(encoding='utf-8') as file:
-            for number, line in enumerate(file, 1):
-                if not line.strip():
-                    continue
-                try:
-                    record = json.loads(line)
-                except ValueError as error:
-                    raise UserError(f'{path}, line {number}: not JSON ({error})') from error
-                if not isinstance(record, dict):
-                    raise UserError(f'{path}, line {number}: not a JSON object')
-                row = self._row_of(record, f'{path}, line {number}', f'{path.stem}/{number}')
-                if self._keeps(row):
-                    rows.append(row)
+        # Not splitlines: JSON strings may hold U+2028 and other line ends of Unicode.
+        for number, line in enumerate(text.split('\n'), 1):
+            if not line.strip():
+                continue
+            try:
+                record = json.loads(line)
+            except ValueError as error:
+                raise UserError(f'{path}, line {number}: not JSON ({error})') from error
+            if not isinstance(record, dict):
+                raise UserError(f'{path}, line {number}: not a JSON object')
+            row = self._row_of(record, f'{path}, line {number}', f'{path.stem}/{number}')
+            if self._keeps(row):
+                rows.append(row)
         return rows
 
     def _keeps(self, row: Row) -> bool:
@@ -217,18 +221,28 @@ class JsonLines:
         def value(name: str, default: Any) -> Any:
             keys = (fields[name],) if name in fields else FIELDS[name]
             for key in keys:
-                if key in record:
+                if record.get(key) is not None:
                     return record[key]
             if default is None or name in fields:
                 raise UserError(
                     f'{where}: no {name} under {" or ".join(keys)} (the row has {", ".join(record)})')
             return default
 
-        options = _without_labels([' '.join(str(option).split()) for option in value('options', ())])
+        options = value('options', [])
+        if not isinstance(options, list) or not all(_is_text(option) for option in options):
+            raise UserError(f'{where}: the options are no list of texts: {options!r}')
+        options = _without_labels([' '.join(str(option).split()) for option in options])
+        answer = value('answer', None)
+        if not _is_text(answer):
+            raise UserError(f'{where}: the answer is neither a text nor a number: {answer!r}')
+        if self.task == 'choice' and isinstance(answer, int):  # its place, counted from 0 or from 1, or its text?
+            raise UserError(f'{where}: the answer {answer} of a choice must be a letter, or the text of an option')
         tests = value('tests', '')
         if isinstance(tests, list):  # asserts are one program; cases of {stdin, stdout} stay a list, as JSON
             is_source = all(isinstance(test, str) for test in tests)
             tests = '\n'.join(tests) if is_source else json.dumps(tests, ensure_ascii=False)
+        elif not isinstance(tests, str):
+            raise UserError(f'{where}: the tests are neither a text nor a list: {tests!r}')
         difficulty = value('difficulty', 0)
         if not isinstance(difficulty, int):
             raise UserError(f'{where}: the difficulty {difficulty!r} is not a whole number')
@@ -238,7 +252,7 @@ class JsonLines:
         shown = [f'({letter}) {option}' for letter, option in zip(letters, options, strict=True)]
         return {
             'prompt': templates.apply(self.template, '\n'.join([str(value('question', None)), *shown])),
-            'answer': str(value('answer', None)).rpartition('####')[2].strip(),
+            'answer': str(answer).rpartition('####')[2].strip(),
             'task': self.task,
             'language': str(value('language', self.default_language)),
             'kind': str(value('kind', '')),
@@ -247,6 +261,10 @@ class JsonLines:
             'options': '\n'.join(options),
             'id': str(value('id', number)),
         }
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, (str, int, float)) and not isinstance(value, bool)
 
 
 def _without_labels(options: list[str]) -> list[str]:

@@ -18,6 +18,7 @@ import contextlib
 import functools
 import itertools
 import json
+import math
 import os
 import re
 import secrets
@@ -29,6 +30,7 @@ from typing import Any
 
 from r1jax.data import sources, tinyworld
 from r1jax.errors import UserError, nearest
+from r1jax.rewards.accuracy import check_example
 from r1jax.rewards.base import Example
 
 _REASONING = {'arithmetic': 0.4, 'logic': 0.25, 'choice': 0.2, 'code': 0.15}
@@ -129,6 +131,9 @@ def open_task(
         UserError: unknown name, option, value or split.
     """
     difficulty = tuple(difficulty) if isinstance(difficulty, list) else difficulty
+    numbers = difficulty if isinstance(difficulty, tuple) and len(difficulty) == 2 else (difficulty,)
+    if difficulty is not None and not all(type(number) is int for number in numbers):
+        raise UserError(f'task {name!r}: difficulty is a number or a range (low, high), not {difficulty!r}')
     options = dict(language=language, difficulty=difficulty, kind=kind, template=template, families=families)
     options = {key: value for key, value in options.items() if value is not None}
     if not 0 <= shard_index < shard_count or position < 0:
@@ -137,6 +142,19 @@ def open_task(
     if split not in provider.splits:
         raise UserError(f'task {name!r}: no split {split!r}{nearest(split, provider.splits)}')
     return ExampleIterator(provider, split, seed, shard_index, shard_count, position)
+
+
+def check_answers(name: str, split: str) -> None:
+    """Raises ExampleError, which names the example, for a gold answer that cannot be graded.
+
+    Every row of a file is looked at; of other tasks, which have no end or are made by rule, the first.
+    """
+    rows = getattr(_provider(name), 'rows', None)
+    if isinstance(rows, sources.JsonLines):
+        for index in range(rows.size(split)):
+            check_example(_example(rows.row(split, index), name))
+    else:
+        check_example(next(open_task(name, split)))
 
 
 _OPEN: 'weakref.WeakSet[ExampleIterator]' = weakref.WeakSet()
@@ -206,6 +224,8 @@ def _provider(name: str, more: Mapping[str, Any] | None = None) -> Any:
     base, _, text = name.partition(':')
     options = _parse(name, text) | dict(more or {})
     full_name = f'{base}:{_spell(options)}' if options else base
+    if base == 'jsonl' and full_name in seqio.TaskRegistry.names():
+        seqio.TaskRegistry.remove(full_name)  # the file may be another by now
     for registry in (seqio.MixtureRegistry, seqio.TaskRegistry):
         if full_name in registry.names():
             return registry.get(full_name)
@@ -292,8 +312,8 @@ def _rates(name: str, mixture: str, families: Mapping[str, float | None] | None)
         if family not in tinyworld.FAMILIES or (rate is None and family not in own):
             raise UserError(f'task {name!r}: no family {family!r} in {mixture}{nearest(family, own)}')
         rates[family] = own[family] if rate is None else rate
-    if min(rates.values()) < 0 or not sum(rates.values()) > 0:
-        raise UserError(f'task {name!r}: rates must be positive')
+    if min(rates.values()) < 0 or not 0 < sum(rates.values()) < math.inf:
+        raise UserError(f'task {name!r}: rates must be positive and finite')
     return {family: rate for family, rate in rates.items() if rate > 0}
 
 

@@ -20,31 +20,28 @@ BOXED_SUFFIX = 'Please reason step by step, and put your final answer within \\b
 
 @dataclasses.dataclass(frozen=True)
 class Template:
-    """One template.
+    """What stands around the question; BOS is not part of it.
 
-    Attributes:
-        before, after: what stands around the question; BOS is not part of it.
-        prefill: the part of the response that `after` already wrote. The sampled text begins after it, so a
-            format reward must read `prefill + completion`, or it never sees the opening tag.
+    Where `after` ends in an opening think tag, responses begin inside the thought: see `rollout.prefilled`.
     """
 
     before: str = ''
     after: str = ''
-    prefill: str = ''
 
 
 _TEMPLATES = {
-        'none': Template(),
-        'r1_zero': Template(*R1_ZERO.rsplit('prompt', 1)),
-        'boxed': Template(after='\n' + BOXED_SUFFIX),
-        # R1's chat form: one turn, no system prompt (as its authors advise), in its tokenizer's own tokens.
-        'r1_chat': Template(before='<｜User｜>', after='<｜Assistant｜><think>\n', prefill='<think>\n'),
+    'none': Template(),
+    'r1_zero': Template(*R1_ZERO.rsplit('prompt', 1)),
+    'boxed': Template(after='\n' + BOXED_SUFFIX),
+    # R1's chat form: one turn, no system prompt (as its authors advise), in its tokenizer's own tokens.
+    'r1_chat': Template(before='<｜User｜>', after='<｜Assistant｜><think>\n'),
+    'tiny': Template(*tinyworld.prompt('\0').split('\0')),
 }
 
 
 def names() -> list[str]:
     """Returns the names `apply` knows."""
-    return sorted([*_TEMPLATES, 'tiny'])
+    return sorted(_TEMPLATES)
 
 
 def apply(name: str, question: str) -> str:
@@ -58,22 +55,12 @@ def apply(name: str, question: str) -> str:
     Raises:
         UserError: unknown template name.
     """
-    if name == 'tiny':
-        return tinyworld.prompt(question)
-    template = _get(name)
+    check(name)
+    template = _TEMPLATES[name]
     return template.before + question + template.after
 
 
-def prefill(name: str) -> str:
-    """Returns what of the response the template has written already ('' or '<think>\\n'), see `Template`.
-
-    Raises:
-        UserError: unknown template name.
-    """
-    return '' if name == 'tiny' else _get(name).prefill
-
-
-def _get(name: str) -> Template:
+def check(name: str) -> None:
+    """Raises UserError for a name that `apply` does not know."""
     if name not in _TEMPLATES:
         raise UserError(f'template {name!r}: no such template{nearest(name, names())}')
-    return _TEMPLATES[name]

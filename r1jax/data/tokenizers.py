@@ -11,6 +11,7 @@ may be derived from it.
 import abc
 import io
 import json
+import os
 import pathlib
 import shutil
 from collections.abc import Iterable, Sequence
@@ -32,7 +33,7 @@ class Tokenizer(abc.ABC):
 
     Attributes:
         kind: 'sentencepiece' or 'huggingface'.
-        bos_id: id to put before a prompt, None where the model has none.
+        bos_id: id to put before a prompt, None where the model's own tokenizer puts none.
         eos_id: id that ends a response.
         pad_id: filler for fixed shapes; EOS where the file names no padding. Never infer a mask from it.
         vocab_size: largest id + 1. A model's embedding may have more rows; `decode` passes over those ids.
@@ -149,12 +150,17 @@ class HuggingFaceTokenizer(Tokenizer):
             raise UserError(f'tokenizer {path}: neither an eos_token in tokenizer_config.json nor an '
                             'eos_token_id in config.json beside it')
         pad_id = special('pad')
-        self.bos_id = special('bos')
+        self._named_bos = special('bos')
+        # A named BOS need not stand before a prompt: Qwen2.5 has one in config.json and never writes it.
+        adds = config.get('add_bos_token')
+        if adds is None:
+            adds = self._named_bos in self._start.encode('a', add_special_tokens=True).ids[:1]
+        self.bos_id = self._named_bos if adds else None
         self.eos_id = eos_id
         self.pad_id = eos_id if pad_id is None else pad_id
         self.vocab_size = max(self._start.get_vocab(with_added_tokens=True).values()) + 1
         added = self._start.get_added_tokens_decoder().items()
-        named = {i for i in (self.bos_id, self.eos_id, self.pad_id) if i is not None}
+        named = {i for i in (self._named_bos, self.eos_id, self.pad_id) if i is not None}
         self.special_ids = frozenset(
             named | {i for i, token in added if token.special and token.content not in KEPT_TAGS})
 
@@ -174,9 +180,9 @@ class HuggingFaceTokenizer(Tokenizer):
                 _copy(self._path.parent / name, folder / name)
         # BOS and EOS may have come from the model's config.json, which an export writes anew.
         roles = {'bos_token': self.bos_id, 'eos_token': self.eos_id, 'pad_token': self.pad_id}
-        tokens = {role: self._start.id_to_token(i) for role, i in roles.items() if i is not None}
         config = _read_json(folder / 'tokenizer_config.json')
-        missing = {role: token for role, token in tokens.items() if config.get(role) is None}
+        missing = {
+            role: self._start.id_to_token(i) for role, i in roles.items() if i is not None and config.get(role) is None}
         if missing:
             text = json.dumps(config | missing, ensure_ascii=False, indent=2)
             (folder / 'tokenizer_config.json').write_text(text + '\n', encoding='utf-8')
@@ -259,7 +265,9 @@ def train_sentencepiece(
         reason = str(error).rsplit(']', 1)[-1].strip() or 'there is no text in the documents'
         raise UserError(f'cannot train a tokenizer of {vocab_size} pieces: {reason}') from error
     out_path.parent.mkdir(parents=True, exist_ok=True)
-    out_path.write_bytes(model.getvalue())
+    temporary = out_path.with_name(f'.{out_path.name}.tmp')
+    temporary.write_bytes(model.getvalue())
+    os.replace(temporary, out_path)  # a start that is killed here leaves no half of it for the next one
     return load(out_path)
 
 

@@ -1,7 +1,7 @@
 """Rewards: what a completion is worth. Importing the package registers the rewards that come with it."""
 
 from r1jax.rewards import accuracy, format, language, shaping  # noqa: F401  (they register themselves)
-from r1jax.rewards.accuracy import canonical, is_correct, last_answer_correct
+from r1jax.rewards.accuracy import canonical, is_correct
 from r1jax.rewards.answers import extract_answer
 from r1jax.rewards.base import (
     Completion,
@@ -24,6 +24,6 @@ from r1jax.rewards.pool import Outcome, WorkerPool
 __all__ = [
     'Completion', 'Example', 'ExampleError', 'Outcome', 'Reward', 'RewardMix', 'RewardOutput',
     'WorkerPool', 'canonical', 'extract_answer', 'get', 'has_format', 'is_correct',
-    'language_consistency', 'last_answer', 'last_answer_correct', 'names', 'parse_weights', 'register',
+    'language_consistency', 'last_answer', 'names', 'parse_weights', 'register',
     'sample_key',
 ]

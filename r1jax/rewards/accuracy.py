@@ -14,7 +14,6 @@ from r1jax.errors import nearest
 from r1jax.rewards import choice, code
 from r1jax.rewards.answers import MAX_ANSWER_CHARS, extract_answer, plain_text
 from r1jax.rewards.base import Completion, Example, ExampleError, RewardOutput, register
-from r1jax.rewards.lenient import last_answer
 from r1jax.rewards.math import parse_math, parse_number
 
 # Tasks no rule can grade; their accuracy is 0 for every sample, which gives no advantage to any.
@@ -69,12 +68,6 @@ def is_correct(answer: str, example: Example) -> bool:
 def check_example(example: Example) -> None:
     """Raises ExampleError, naming the example, unless its answers can be graded or need no grading."""
     is_correct('', example)
-
-
-def last_answer_correct(text: str, example: Example) -> bool:
-    """Whether the last answer in a response is right, tags or not: see `lenient.last_answer`."""
-    answer = last_answer(text, example)
-    return answer is not None and is_correct(answer, example)
 
 
 @register('accuracy')

@@ -131,7 +131,14 @@ def get(name: str, **options: Any) -> Reward:
         raise UserError(f"the reward '{name}' needs the option '{missing[0]}'")
     reward = functools.partial(_as_output, name, functools.partial(function, **options))
     if options:
-        reward([], [])  # a bad value shows here and not after the first rollout
+        try:
+            reward([], [])  # a bad value shows here and not after the first rollout
+        except UserError:
+            raise
+        except Exception as error:
+            raise UserError(
+                f"the reward '{name}' fails on an empty batch, which is how its options are checked: "
+                f'{type(error).__name__}: {error}') from error
     return reward
 
 
@@ -206,15 +213,19 @@ def _as_output(
         raise ValueError(f'{len(completions)} completions but {len(examples)} examples')
     output = function(completions, examples)
     if not isinstance(output, RewardOutput):
-        output = RewardOutput(np.asarray(output))
+        output = RewardOutput(output)
     arrays = {'values': output.values, **output.info}
+    must = f"the reward '{name}' must give one finite number a completion: its"
     for key, array in arrays.items():
-        array = arrays[key] = np.asarray(array, np.float32)
-        if array.shape != (len(completions),) or not np.isfinite(array).all():
-            raise UserError(
-                f"the reward '{name}' must give one finite number a completion: its {key} have the shape "
-                f'{array.shape} for {len(completions)} completions'
-            )
+        try:
+            array = arrays[key] = np.asarray(array, np.float32)
+        except (TypeError, ValueError) as error:
+            raise UserError(f'{must} {key} are not numbers ({error})') from None
+        if array.shape != (len(completions),):
+            raise UserError(f'{must} {key} have the shape {array.shape} for {len(completions)} completions')
+        if not np.isfinite(array).all():
+            first = int(np.flatnonzero(~np.isfinite(array))[0])
+            raise UserError(f'{must} {key} have {array[first]} for completion {first} of {len(completions)}')
     return RewardOutput(arrays.pop('values'), arrays)
 
 

@@ -90,6 +90,11 @@ def language_consistency(text: str, language: str) -> float:
     return sum(script in scripts for script in found) / len(found) if found else 1.0
 
 
+def language_metric(text: str, language: str) -> float:
+    """`language_consistency`, or NaN where it cannot be told: no language is known, or script does not show it."""
+    return language_consistency(text, language) if _code(language) in _SCRIPTS else float('nan')
+
+
 @register('language')
 def language_reward(completions: Sequence[Completion], examples: Sequence[Example]) -> RewardOutput:
     """`language_consistency` with each example's language; an example without one raises ExampleError."""
@@ -101,8 +106,12 @@ def language_reward(completions: Sequence[Completion], examples: Sequence[Exampl
     return RewardOutput(np.array(shares, np.float32))
 
 
+def _code(language: str) -> str:
+    return re.split('[-_]', language.lower())[0]
+
+
 def _scripts(language: str) -> set[str]:
-    code = re.split('[-_]', language.lower())[0]
+    code = _code(language)
     if code in _LIKE_ENGLISH:
         raise UserError(f"the language '{language}' cannot be told from English yet{nearest('', _SCRIPTS)}")
     if code not in _SCRIPTS:

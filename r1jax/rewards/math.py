@@ -25,7 +25,8 @@ _MONOMIAL = re.compile(rf'(-?)({_DECIMAL})?\*?(?:{_PI})?')
 _QUOTIENT = re.compile(r'([+-]?)\(([^()]+)\)/\(([^()]+)\)(?:\*?(pi))?')
 _SLASHED = re.compile(rf'([+-]?)([^()/]+)/(?:({_DECIMAL}|pi)|\(([^()]+)\))(?:\*(pi))?')
 _FRAC = re.compile(r'\\[dt]?frac ?(?:\{([^{}]*)\}|(\d)) ?(?:\{([^{}]*)\}|(\d))')
-_LAYOUT = re.compile(r'\\(?:left|right|displaystyle)(?![A-Za-z])|\\[!,;: ()\[\]]|\\?\$')
+_LAYOUT = re.compile(r'\\(?:left|right|displaystyle)(?![A-Za-z])|\\[;: ()\[\]]|\\?\$')
+_THIN = re.compile(r'\\[!,]')  # thin spaces, which group the digits of one number: 1\,000
 _BRACE = re.compile(r'\\boxed\{|[{}]')
 _TWO_NUMBERS = re.compile(r'[\d.,)] +[\d.,(]')
 
@@ -64,7 +65,9 @@ def parse_math(text: str) -> str | None:
     """
     if len(text) > MAX_NUMBER_CHARS:
         return None
-    text = unbox(_LAYOUT.sub('', plain_characters(text)).strip().removesuffix('.').removesuffix('。').strip())
+    text = _LAYOUT.sub(' ', _THIN.sub('', plain_characters(text))).strip()
+    text = unbox(text.removesuffix('.').removesuffix('。').strip())
+    text = re.sub(r'^([-+])\s+', r'\1', text)  # the sign of -$5
     number = parse_number(text.replace('\\%', '%').replace('{,}', ','))
     if number is not None:
         return str(number)

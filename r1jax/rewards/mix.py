@@ -1,4 +1,4 @@
-"""A weighted sum of rewards, worked out here or in killable workers, at once or while sampling goes on.
+"""A weighted sum of rewards, worked out here or in killable workers.
 
 R1-Zero's reward (DeepSeek-R1, arXiv 2501.12948, 2025 revision, eq. 4) is `RewardMix('accuracy=1,format=1')`.
 """
@@ -8,7 +8,6 @@ import importlib
 import pathlib
 import pickle
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -70,7 +69,6 @@ class RewardMix:
         self._rewards = {short_name(name): get(name, **chosen[name]) for name in self.weights}
         self._recipe = _recipe(chosen) if pool is not None else b''
         self._pool = pool
-        self._background: ThreadPoolExecutor | None = None
 
     def __call__(self, completions: Sequence[Completion], examples: Sequence[Example]) -> RewardOutput:
         """Scores a batch and waits for it; ValueError where completions and examples differ in number."""
@@ -86,25 +84,6 @@ class RewardMix:
             total += weight * info[short_name(name)]
         info |= {'timeouts': lost['timeout'], 'crashes': lost['crash']}
         return RewardOutput(total.astype(np.float32), info)
-
-    def submit(self, completions: Sequence[Completion], examples: Sequence[Example]) -> Future:
-        """Scores a batch in the background; the future gives or raises what `__call__` would."""
-        if self._background is None:
-            threads = self._pool.n_workers if self._pool is not None else 1
-            self._background = ThreadPoolExecutor(threads, thread_name_prefix='rewards')
-        return self._background.submit(self, completions, examples)
-
-    def close(self) -> None:
-        """Waits for what was submitted and ends the background threads."""
-        if self._background is not None:
-            self._background.shutdown()
-            self._background = None
-
-    def __enter__(self) -> 'RewardMix':
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
 
     def _score_in_pool(
         self, completions: Sequence[Completion], examples: Sequence[Example], lost: dict[str, np.ndarray]
@@ -144,9 +123,10 @@ def score_chunk(job: tuple[bytes, list[Completion], list[Example]]) -> dict[str,
 
 
 def _recipe(chosen: Mapping[str, Mapping[str, Any]]) -> bytes:
-    """Pickles what workers build the rewards from: name, module that registers it or '', and options of each.
+    """Pickles what workers build the rewards from: name, module that registers it or '', version and options of each.
 
-    Raises UserError for a reward that a fresh process cannot find.
+    The version of a reward in a file is the file's time of change: workers keep what they have built, and an edited file
+    makes another recipe. Raises UserError for a reward that a fresh process cannot find.
     """
     recipe = []
     for name, options in chosen.items():
@@ -154,16 +134,18 @@ def _recipe(chosen: Mapping[str, Mapping[str, Any]]) -> bytes:
         module = '' if in_file else find(name).__module__
         if module == '__main__' or module.startswith(FILE_MODULE):
             raise UserError(f"worker processes cannot find the reward '{name}': write 'file.py:function'")
+        version = 0
         if in_file:
-            name = f'{pathlib.Path(path).resolve()}:{function}'
-        recipe.append((name, module, dict(options)))
+            file = pathlib.Path(path).resolve()
+            name, version = f'{file}:{function}', file.stat().st_mtime_ns
+        recipe.append((name, module, version, dict(options)))
     return pickle.dumps(recipe)
 
 
 @functools.lru_cache(maxsize=8)
 def _from_recipe(recipe: bytes) -> dict[str, Reward]:
     rewards = {}
-    for name, module, options in pickle.loads(recipe):
+    for name, module, _, options in pickle.loads(recipe):
         if module:
             importlib.import_module(module)
         rewards[short_name(name)] = get(name, **options)

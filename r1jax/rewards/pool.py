@@ -126,7 +126,12 @@ class WorkerPool:
     def _look_after(self, place: int) -> None:
         """The thread of one worker: takes jobs in turn, and replaces the worker when it has died."""
         while (job := self._jobs.get()) is not None:
-            outcome = None if self._closed else self._call(place, job)
+            if not job.future.set_running_or_notify_cancel():
+                continue
+            try:
+                outcome = None if self._closed else self._call(place, job)
+            except Exception as error:  # no new process can be started, or a result does not unpickle here
+                outcome = Outcome('error', error)
             if self._closed and (outcome is None or outcome.status != 'ok'):
                 job.future.set_exception(RuntimeError('the worker pool was closed before this call ended'))
                 continue
@@ -176,7 +181,7 @@ class _Worker:
         self.timeout_s = timeout_s
         self.connection, theirs = Pipe()
         # If the parent is killed, an idle worker sees its socket close; a hanging one is ended by this alarm.
-        life = 2 * timeout_s + 60
+        life = START_LIMIT_S + 2 * timeout_s
         source = _BOOTSTRAP.format(path=sys.path, descriptor=theirs.fileno(), memory=memory, life=life)
         with theirs:
             self.process = subprocess.Popen(

@@ -15,8 +15,8 @@ def serve(descriptor: int, memory: int, life_s: float) -> None:
 
     Every request gets two answers: None when the function is about to run, so that the parent's clock leaves
     imports and preparation out, then (status, value). More than `memory` bytes of address space end the
-    process: what is left of it cannot be trusted. A call of more than `life_s` seconds, which only a dead
-    parent allows, ends it too.
+    process: what is left of it cannot be trusted. A request that takes more than `life_s` seconds, preparation
+    included, which only a dead parent allows, ends it too.
     """
     connection = Connection(descriptor)
     os.dup2(2, 1)  # what a verifier prints is no part of the parent's output
@@ -30,6 +30,7 @@ def serve(descriptor: int, memory: int, life_s: float) -> None:
         except EOFError:
             return
         failure, function, item = None, None, None
+        signal.setitimer(signal.ITIMER_REAL, life_s)
         try:
             function, item = _load(name), pickle.loads(payload)
             if prepare:
@@ -37,7 +38,6 @@ def serve(descriptor: int, memory: int, life_s: float) -> None:
         except Exception as error:
             failure = _portable(error)
         connection.send(None)
-        signal.setitimer(signal.ITIMER_REAL, life_s)
         connection.send_bytes(failure or _run(function, item))
         signal.setitimer(signal.ITIMER_REAL, 0)
 

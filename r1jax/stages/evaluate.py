@@ -24,7 +24,7 @@ from r1jax.rewards.accuracy import canonical, is_correct
 from r1jax.rewards.answers import extract_answer
 from r1jax.rewards.base import Example
 from r1jax.rewards.format import has_format
-from r1jax.rewards.language import language_consistency
+from r1jax.rewards.language import language_metric
 from r1jax.rewards.lenient import last_answer
 from r1jax.runtime.checkpoint import Model, load_model
 from r1jax.runtime.progress import Progress
@@ -64,10 +64,12 @@ class Evaluation:
     suites: dict[str, Suite]
 
     def check(self, sharding: Sharding) -> None:
-        """Raises UserError for an unknown task or split, or slots that the mesh does not divide."""
+        """Raises UserError for slots that the mesh does not divide, an unknown task or split, a gold answer that cannot be
+        graded."""
         for name, suite in self.suites.items():
             sharding.check_batch(f'evaluation.suites.{name}.sampling.slots', suite.sampling.slots)
             tasks.open_task(suite.task, suite.split)
+            tasks.check_answers(suite.task, suite.split)
 
 
 def measure(
@@ -125,7 +127,7 @@ def _grade(group: Sequence[Rollout]) -> dict:
         'format': [float(has_format(r.text, r.finished, prefilled(example))) for r in group],
         'length': [len(r.tokens) for r in group],
         'reflection': [count_reflection_words(r.text) for r in group],
-        'language': [language_consistency(r.text, example.language) for r in group],
+        'language': [language_metric(r.text, example.language) for r in group],
         'truncated': [float(not r.finished) for r in group],
     }
 
@@ -142,7 +144,9 @@ def _majority(answers: Sequence[str | None], correct: Sequence[float], example: 
 
 def groups_of(example: Example) -> list[str]:
     """The rows of the table that a problem counts in: all, its language, its family, its kind, and both together."""
-    names = ['all', f'all/{example.language}', example.task, f'{example.task}/{example.language}']
+    names = ['all', example.task]
+    if example.language:
+        names += [f'all/{example.language}', f'{example.task}/{example.language}']
     if example.kind and example.kind != example.task:
         names.append(f'{example.task}:{example.kind}')
     return names
@@ -161,9 +165,12 @@ def summarise(graded: Sequence[dict], suite: Suite, prefix: str = '') -> dict[st
             'pass@1': [np.mean(p['correct']) for p in problems],
             'last_answer': [np.mean(p['last_answer']) for p in problems],
             'format': [np.mean(p['format']) for p in problems],
-            'language_consistency': [np.mean(p['language']) for p in problems],
             'truncated': [np.mean(p['truncated']) for p in problems],
         }
+        # NaN for all samples of a problem whose language is not known, or cannot be told by its script.
+        told = [np.mean(p['language']) for p in problems if not np.isnan(p['language'][0])]
+        if told:
+            shares['language_consistency'] = told
         if k > 1:
             shares[f'cons@{k}'] = [p['cons'] for p in problems]
             shares[f'pass@{k}'] = [max(p['correct']) for p in problems]
@@ -231,6 +238,7 @@ def evaluate_checkpoint(
     seed: int, out: pathlib.Path | None,
 ) -> dict[str, Mapping[str, float]]:
     """`python -m r1jax eval`: measures a model folder on the test split of a task; writes JSON to `out` if given."""
+    tasks.check_answers(task, 'test')
     model, sharding = _open(checkpoint)
     slots = 64 + -64 % sharding.batch_ways
     suite = Suite(task, problems, samples, SamplingConfig(slots, max_tokens, temperature, top_p=top_p))

@@ -128,10 +128,14 @@ class GRPOStage:
         parse_weights(self.rewards)
 
     def check(self, sharding: Sharding) -> None:
-        """Raises UserError for what can be known to fail before anything runs: an unknown task, an indivisible batch."""
+        """Raises UserError for what can be known to fail before anything runs: an indivisible batch, an unknown task, an
+        option that a reward does not have, a gold answer that cannot be graded."""
         for name, size in (('sampling.slots', self.sampling.slots), ('micro_rows', self.micro_rows)):
             sharding.check_batch(name, size)
-        tasks.open_task(self.task, 'train')
+        RewardMix(self.rewards, options=self.reward_options)
+        first = next(tasks.open_task(self.task, 'train'))
+        if first.task in TASKS or 'accuracy' in parse_weights(self.rewards):
+            tasks.check_answers(self.task, 'train')
 
 
 @dataclasses.dataclass
@@ -189,9 +193,9 @@ def run(stage: GRPOStage, inputs: Inputs, folder: pathlib.Path) -> Artifact:
     with (
         Checkpoints(folder / 'checkpoints') as checkpoints,
         _pool(stage) as pool,
-        RewardMix(
-            weights, options=stage.reward_options, prefilled=prefilled(sample_example), pool=pool) as reward,
     ):
+        reward = RewardMix(
+            weights, options=stage.reward_options, prefilled=prefilled(sample_example), pool=pool)
         first = checkpoints.latest() or 0
         if first:
             (state, reference), position = checkpoints.restore(first, (state, reference))

@@ -10,7 +10,7 @@ from r1jax.data.tokenizers import Tokenizer
 from r1jax.rewards import base as rewards
 from r1jax.rewards.answers import THINK
 from r1jax.rewards.format import has_format
-from r1jax.rewards.language import language_consistency
+from r1jax.rewards.language import language_metric
 from r1jax.sampling.engine import Engine, Request
 
 
@@ -91,6 +91,8 @@ def text_metrics(rollouts: Sequence[Rollout]) -> dict[str, float]:
     lengths = np.array([len(r.tokens) for r in rollouts])
     finished = np.array([r.finished for r in rollouts])
     reflection = sum(count_reflection_words(r.text) for r in rollouts)
+    consistency = np.array([language_metric(r.text, r.example.language) for r in rollouts])
+    consistency = consistency[~np.isnan(consistency)]
     return {
         'length/mean': lengths.mean(),
         'length/min': lengths.min(),
@@ -98,7 +100,7 @@ def text_metrics(rollouts: Sequence[Rollout]) -> dict[str, float]:
         'length/finished_mean': lengths[finished].mean() if finished.any() else float('nan'),
         'truncated': 1 - finished.mean(),
         'format_rate': np.mean([has_format(r.text, r.finished, prefilled(r.example)) for r in rollouts]),
-        'language_consistency': np.mean([language_consistency(r.text, r.example.language) for r in rollouts]),
+        'language_consistency': consistency.mean() if len(consistency) else float('nan'),
         'reflection_per_1k': 1000 * reflection / lengths.sum(),
     }
 

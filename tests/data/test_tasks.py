@@ -296,6 +296,7 @@ def test_options_of_a_mixture():
     ('tiny_reasoning:families=arithmetics', "did you mean 'arithmetic'"),
     ('tiny_reasoning:families=logic*x', 'is not a rate'),
     ('tiny_reasoning:families=logic*0', 'rates must be positive'),
+    ('tiny_reasoning:families=logic*inf', 'rates must be positive and finite'),
     ('tiny_reasoning:path=x', "no option 'path'"),
     ('jsonl', 'give path=FILE'),
     ('jsonl:path=/nowhere/x.jsonl', '/nowhere/x.jsonl: no such file'),
@@ -368,12 +369,66 @@ def test_fields_splits_and_registering_anew(tmp_path):
     ('{"text": "x", "answer": "1"}', 'line 1: no question under question or problem or prompt .the row ha'),
     ('{"question": "x"}', 'line 1: no answer under answer'),
     ('{"question": "x", "answer": "1", "difficulty": "hard"}', "the difficulty 'hard'"),
+    ('{"question": "x", "answer": null}', 'line 1: no answer'),
+    ('{"question": "x", "answer": ["4"]}', 'the answer is neither a text nor a number'),
+    ('{"question": "x", "answer": true}', 'the answer is neither a text nor a number'),
+    ('{"question": "x", "answer": "1", "options": "4 5 6"}', 'the options are no list of texts'),
+    ('{"question": "x", "answer": "1", "options": {"text": ["4"], "label": ["A"]}}', 'the options are no list of texts'),
+    ('{"question": "x", "answer": "1", "tests": {"a": 1}}', 'the tests are neither a text nor a list'),
     ('', 'no row'),
 ])
 def test_a_file_that_cannot_be_read_says_where(tmp_path, line, message):
     (tmp_path / 'bad.jsonl').write_text(line)
     with pytest.raises(UserError, match=f'bad.jsonl.*{message}'):
         tasks.register_jsonl_task('bad', str(tmp_path / 'bad.jsonl'))
+
+
+def test_the_place_of_an_option_is_not_taken_for_its_text(tmp_path):
+    path = write(tmp_path / 'mmlu.jsonl', {'question': 'x', 'choices': ['1', '2', '3'], 'answer': 1})
+    with pytest.raises(UserError, match='the answer 1 of a choice must be a letter, or the text of an option'):
+        tasks.open_task(f'jsonl:path={path},task=choice')
+
+
+def test_null_is_as_good_as_absent_and_a_byte_order_mark_is_passed_over(tmp_path):
+    path = tmp_path / 'null.jsonl'
+    row = {'question': 'one\u2028two', 'answer': '1', 'language': None, 'kind': None, 'options': None, 'tests': None}
+    path.write_text('\ufeff' + json.dumps(row, ensure_ascii=False), encoding='utf-8')
+    example, = tasks.open_task(f'jsonl:path={path},template=none', 'test')
+    assert example == Example('one\u2028two', '1', 'math', id='null/1')
+
+
+def test_a_file_that_is_no_text_is_refused(tmp_path):
+    (tmp_path / 'x.jsonl').write_bytes(b'{"question": "caf\xe9", "answer": "1"}')
+    with pytest.raises(UserError, match='x.jsonl: not JSON lines, which are UTF-8 text'):
+        tasks.open_task(f"jsonl:path={tmp_path / 'x.jsonl'}")
+
+
+def test_a_file_that_was_changed_is_read_anew(tmp_path):
+    for question in ('old', 'new'):
+        path = write(tmp_path / 'x.jsonl', {'question': question, 'answer': '1'})
+        assert next(tasks.open_task(f'jsonl:path={path},template=none', 'test')).prompt == question
+
+
+def test_rows_are_kept_by_kind(tmp_path):
+    rows = [{'question': kind, 'answer': '1', 'kind': kind} for kind in ('sum', 'product')]
+    name = f"jsonl:path={write(tmp_path / 'x.jsonl', *rows)},kind=product,template=none"
+    assert [example.prompt for example in tasks.open_task(name, 'test')] == ['product']
+
+
+def test_answers_that_cannot_be_graded_are_found_before_anything_is_sampled(tmp_path):
+    path = write(tmp_path / 'x.jsonl', {'question': 'a', 'answer': '1'}, {'question': 'b', 'answer': '\\sqrt{2}'})
+    with pytest.raises(UserError, match=r"'x/3' .*gold answer that cannot be graded"):
+        tasks.check_answers(f'jsonl:path={path}', 'train')
+    tasks.check_answers(f'jsonl:path={path},task=exact', 'train')
+    with pytest.raises(UserError, match="did you mean 'math'"):
+        tasks.check_answers(f'jsonl:path={path},task=maths', 'train')
+    tasks.check_answers('tiny_all', 'train')
+
+
+@pytest.mark.parametrize('difficulty', ['3', 3.5, (3,), True])
+def test_a_difficulty_that_is_no_number_is_refused(difficulty):
+    with pytest.raises(UserError, match='difficulty is a number or a range'):
+        tasks.open_task('tiny_logic', difficulty=difficulty)
 
 
 @pytest.mark.parametrize('name', ['tiny_code', 'tiny_all', 'jsonl', 'a-b', 'a:b', ''])

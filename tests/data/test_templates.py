@@ -27,15 +27,7 @@ def test_the_other_templates(name, expected):
     assert templates.apply(name, 'Q?') == expected
 
 
-@pytest.mark.parametrize('name', templates.names())
-def test_prefill_is_the_end_of_the_prompt_and_complete(name):
-    prompt = templates.apply(name, 'Q?')
-    assert prompt.endswith(templates.prefill(name))
-    # A template that ends inside an open think tag without saying so makes every format reward 0.
-    assert bool(templates.prefill(name)) == prompt.rstrip().endswith('<think>')
-
-
 def test_an_unknown_name_is_refused_with_the_nearest():
-    for function in (lambda name: templates.apply(name, 'Q?'), templates.prefill):
+    for function in (lambda name: templates.apply(name, 'Q?'), templates.check):
         with pytest.raises(UserError, match="did you mean 'r1_zero'"):
             function('r1zero')

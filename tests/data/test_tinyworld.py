@@ -121,6 +121,32 @@ def test_order_is_the_only_order_that_fits_the_facts():
         assert all(reached == start for (_, _, reached), (start, _, _) in itertools.pairwise(links))
 
 
+def test_chinese_order_is_what_the_facts_say():
+    for problem in draw('logic', 'order', 300, language='zh'):
+        told = re.findall(r'(阿.)比(阿.)(.)。', problem.question)
+        pairs = [(a, b) if word in '高大快' else (b, a) for a, b, word in told]
+        ask, word = re.search('谁(最|第二)(.)？', problem.question).groups()
+        fitting = [
+            order for order in itertools.permutations({person for pair in pairs for person in pair})
+            if all(order.index(a) < order.index(b) for a, b in pairs)]
+        place = 1 if ask == '第二' else 0 if word in '高大快' else -1
+        assert [order[place] for order in fitting] == [problem.answer]
+
+
+def test_chinese_truth_is_what_is_said():
+    for problem in draw('logic', 'truth', 300, language='zh'):
+        *sentences, _ = problem.question.split('。')
+        lies = {}
+        for sentence in sentences:
+            said, _, speaker = sentence.partition('，')
+            person, accused = re.fullmatch('(阿.)(说谎|诚实)', said).groups()
+            if speaker:
+                lies[speaker.removesuffix('说')] = lies[person] != (accused == '说谎')
+            else:
+                lies[person] = accused == '说谎'
+        assert str(sum(lies.values())) == problem.answer
+
+
 def test_truth_has_one_solution():
     for problem in levels('logic', 'truth'):
         sentences = problem.question.removesuffix(' how many lie?').removesuffix('.').split('. ')

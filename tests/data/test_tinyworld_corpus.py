@@ -159,6 +159,43 @@ def test_facts_are_right(language):
     assert checked > 5000
 
 
+def test_facts_about_people_are_right_and_hold_no_held_out_chain():
+    place = {en: str(index) for index, en in enumerate(EN_NAMES)}
+    rng = random.Random(5)
+    lengths, verdicts = collections.Counter(), collections.Counter()
+    for _ in range(20_000):
+        text = facts.facts(rng, 0, 1, 400)
+        told = re.findall(r'(\w+) is (\w+) than (\w+)\.', text)
+        if told:
+            more = told[0][1] in ('taller', 'older', 'faster')
+            below = {a: b for a, _, b in told} if more else {b: a for a, _, b in told}
+            chain = [*(set(below) - set(below.values()))]
+            while chain[-1] in below:
+                chain.append(below[chain[-1]])
+            assert len(chain) == len(told) + 1
+            key = 'order:' + ','.join([place[name] for name in chain[:3]])
+            assert split.split_of(key) == 'train', text
+            sign = '>' if more else '<'
+            links = dict(re.findall(rf'(\w+) {sign} (\w+)\.', text))
+            assert links == {a: b for a, _, b in told} | {chain[-1 if more else 0]: 'none'}
+            lengths[len(chain)] += 1
+        elif ', says ' in text:
+            known, said, judged, follows = text.removesuffix('.').split('. ')
+            claim, speaker = said.split(', says ')
+            assert judged == f"{claim}: {'true' if claim == known else 'false'}"
+            assert follows == f"{speaker} {'is honest' if claim == known else 'lies'}"
+            verdicts[follows.partition(' ')[2]] += 1
+    assert set(lengths) == {3, 4, 5} and min(lengths.values()) > 400 and min(verdicts.values()) > 400
+
+
+def test_facts_tell_no_held_out_conversion_of_units():
+    rng = random.Random(6)
+    told = {tuple(match) for _ in range(20_000)
+            for match in re.findall(r'(\d+) \w+ is \d+ \w+\. \1\*(\d+)=', facts.facts(rng, 0, 4, 400))}
+    assert len(told) > 10
+    assert all(split.split_of(f'expression:{many}*{size}') == 'train' for many, size in told)
+
+
 def test_the_two_worlds_differ_in_responses_only():
     same = 0
     for index in range(400):
@@ -249,7 +286,7 @@ def test_a_noticed_slip_is_followed_by_the_right_step():
     assert re.fullmatch(rf'{steps} so the answer is {problem.answer}\.', text)
 
 
-@pytest.mark.parametrize('language, share', [('en', 0.04), ('zh', 0.25)])
+@pytest.mark.parametrize('language, share', [('en', 0.04), ('zh', 0.45)])
 def test_some_worked_responses_change_language_and_still_end_right(language, share):
     recipe = tinyworld.Recipe(responses=(('tagged_reflection', 1.0),), slip=0.0)
     rng = random.Random(8)

@@ -154,6 +154,16 @@ def test_eos_is_read_from_the_models_config_where_there_is_no_other(tmp_path):
     assert (saved.bos_id, saved.eos_id, saved.pad_id) == (None, 1, 1)
 
 
+@pytest.mark.parametrize('said, bos_id', [({}, 0), ({'add_bos_token': True}, 0), ({'add_bos_token': False}, None)])
+def test_a_bos_that_is_named_is_put_first_only_where_the_tokenizer_itself_does(tmp_path, said, bos_id):
+    folder = _byte_level(tmp_path, bos_token=None, eos_token='<|eos|>', **said)
+    (folder / 'config.json').write_text(json.dumps({'bos_token_id': 0}))  # Qwen2.5's way to name a token it never writes
+    tokenizer = tokenizers.load(folder)
+    tokenizer.save(tmp_path / 'saved')
+    for same in (tokenizer, tokenizers.load(tmp_path / 'saved')):
+        assert same.bos_id == bos_id and 0 in same.special_ids
+
+
 def test_a_special_token_that_is_not_in_the_vocabulary_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"eos_token '</s>' .*not in the vocabulary"):
         tokenizers.load(_byte_level(tmp_path, eos_token='</s>'))
@@ -204,7 +214,7 @@ def test_what_is_not_a_tokenizer_is_refused(tiny, tmp_path):
 
 
 @pytest.mark.parametrize('name, special, size', [
-    ('deepseek_v3', (0, 1, 1), 128815), ('smollm2', (1, 2, 2), 49152)])
+    ('deepseek_v3', (0, 1, 1), 128815), ('smollm2', (None, 2, 2), 49152)])
 def test_real_byte_level_bpe(shared, name, special, size):
     tokenizer = tokenizers.load(shared / 'tokenizers' / name)
     assert tokenizer.kind == 'huggingface'
@@ -213,7 +223,8 @@ def test_real_byte_level_bpe(shared, name, special, size):
     for text in TEXTS:
         ids = tokenizer.encode(text)
         assert ids == raw.encode(text, add_special_tokens=False).ids == tokenizer.encode(text, continues=True)
-        assert tokenizer.decode([tokenizer.bos_id, *ids, tokenizer.eos_id]) == text
+        bos = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
+        assert tokenizer.decode([*bos, *ids, tokenizer.eos_id]) == text
 
 
 def test_real_sentencepiece(shared, tmp_path):

@@ -22,7 +22,7 @@ TESTS = 'assert f(0) == 4\nassert f(2) == 10\nassert f(5) == 19'
     'def f(x): return x*3+4;  # done',
     'def f(x): return -(-x*3)+4',
     'def f(x): return x*3+4 if x >= 0 else 0',
-    'def f(x): return x*3**1+2**2',
+    'def f(x): return x*3+2**3-4',
     'def f(x): return (x*6+8)//2',
     'def f(x): return x*3+4+x%1',
     'def f(x): return x*3+4+(x<0)',

@@ -4,7 +4,13 @@ import time
 
 import pytest
 
-from r1jax.rewards import Example, last_answer, last_answer_correct
+from r1jax.rewards import Example, is_correct, last_answer
+
+
+def last_answer_correct(text, example):
+    answer = last_answer(text, example)
+    return answer is not None and is_correct(answer, example)
+
 
 SUM = Example('what is 37+58-14?', '81', 'arithmetic')
 NEGATIVE = Example('what is 44-58?', '-14', 'arithmetic')

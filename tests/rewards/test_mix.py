@@ -1,8 +1,7 @@
-"""The weighted sum, in this process, in workers and in the background."""
+"""The weighted sum, in this process and in workers."""
 
+import os
 import sys
-import threading
-import time
 
 import numpy as np
 import pytest
@@ -156,24 +155,10 @@ def test_a_reward_registered_by_a_module(tmp_path, monkeypatch):
     sys.modules.pop('r1jax_test_module')
 
 
-@pytest.mark.parametrize('workers', [0, 2])
-def test_submit_overlaps_and_gives_the_same(workers, verifier):
-    with WorkerPool(max(workers, 1), timeout_s=20) as pool, RewardMix('accuracy=1,format=0.5',
-    pool=pool if workers else None) as mix:
-        futures = [mix.submit(*batch([text])) for text in TEXTS * 4]
-        assert [future.result(20).values.item() for future in futures] == [1.5, 1, 0.5, 0, 0] * 4
-        bad = mix.submit([Completion(GOOD)], [Example('q', '', 'arithmetic', id='p3')])
-        with pytest.raises(ExampleError):
-            bad.result(20)
-
-
-def test_submit_does_not_wait():
-    release = threading.Event()
-    with RewardMix('accuracy=1') as mix:
-        mix._rewards = {'accuracy': lambda completions,
-        examples: release.wait(20) and base.get('accuracy')(completions, examples)}
-        start = time.perf_counter()
-        future = mix.submit(*batch([GOOD]))
-        assert time.perf_counter() - start < 1 and not future.done()
-        release.set()
-        assert future.result(20).values.tolist() == [1]
+def test_workers_read_an_edited_file_anew(tmp_path):
+    file = tmp_path / 'edited.py'
+    with WorkerPool(1, timeout_s=20) as pool:
+        for value in (1, 2):
+            file.write_text(f'def one(completions, examples):\n    return [{value}] * len(completions)\n')
+            os.utime(file, ns=(value * 10**9, value * 10**9))
+            assert RewardMix(f'{file}:one=1', pool=pool)(*batch(['a'])).values.tolist() == [value]

@@ -1,7 +1,10 @@
 """Real worker processes that hang, crash and run out of memory; each costs its own item and nothing else."""
 
+import multiprocessing
 import os
 import pathlib
+import pickle
+import signal
 import subprocess
 import sys
 import textwrap
@@ -45,6 +48,8 @@ def act(item):
         raise type('Odd', (Exception,), {})('odd')
     elif kind == 'unpicklable':
         return lambda: 0
+    elif kind == 'breaks when it arrives':
+        return Broken()
     elif kind == 'print':
         print('noise ' * 10_000, flush=True)
     elif kind == 'child':
@@ -54,6 +59,10 @@ def act(item):
     elif kind == 'echo':
         return value
     return kind, os.getpid()
+
+class Broken:
+    def __reduce__(self):
+        return int, ('x',)
 
 def heavy(item):
     return [name for name in ('jax', 'jaxlib', 'tensorflow', 'torch', 'transformers') if name in sys.modules]
@@ -185,6 +194,35 @@ def test_odd_results(capfd):
         for name in ('no_such_module:f', 'operator:no_such_function'):
             assert statuses(pool.map(name, [1])) == ['error']
         assert statuses(pool.map(ACT, ['ok'])) == ['ok']
+
+
+def test_what_goes_wrong_on_this_side_costs_its_item_and_not_the_pool(monkeypatch):
+    with WorkerPool(1, timeout_s=20) as pool:
+        assert statuses(pool.map(ACT, ['breaks when it arrives', 'ok'])) == ['error', 'ok']
+        blocker = pool.submit(ACT, ('sleep', 0.5))
+        cancelled = pool.submit(ACT, 'ok')
+        assert cancelled.cancel()
+        assert blocker.result().status == 'ok' and statuses(pool.map(ACT, ['ok'])) == ['ok']
+
+        def no_memory(*arguments):
+            raise OSError('cannot allocate memory')
+
+        with monkeypatch.context() as patched:
+            patched.setattr(WorkerPool, '_replace', no_memory)
+            assert statuses(pool.map(ACT, [('exit', 1)])) == ['error']
+        assert statuses(pool.map(ACT, ['ok'])) == ['ok']
+
+
+@pytest.mark.parametrize('where', ['while it runs', 'while it is prepared'])
+def test_a_worker_whose_parent_is_dead_ends_by_itself(where):
+    ours, theirs = multiprocessing.Pipe()
+    source = (
+        f'import sys; sys.path[:] = {sys.path!r}; '
+        f'from r1jax.rewards.worker import serve; serve({theirs.fileno()}, 2**34, 0.5)')
+    process = subprocess.Popen([sys.executable, '-c', source], pass_fds=[theirs.fileno()])
+    calls = ('time:sleep', 'builtins:bool')  # the function, and what is called before it
+    ours.send((*(calls if where == 'while it runs' else calls[::-1]), pickle.dumps(60)))
+    assert process.wait(60) == -signal.SIGALRM
 
 
 def test_functions_that_a_worker_cannot_import_are_refused():

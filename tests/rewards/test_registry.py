@@ -66,6 +66,21 @@ def test_a_reward_must_give_one_finite_number_a_completion(result):
         get('odd')(*BATCH)
 
 
+@pytest.mark.parametrize('result, words', [
+    ([1, float('inf')], 'have inf for completion 1 of 2'), ([None, 1], 'have nan for completion 0 of 2'),
+    (['good', 1], 'are not numbers'), ([[1], [1, 2]], 'are not numbers'), ([1], r'shape \(1,\) for 2')])
+def test_what_a_reward_gives_wrongly_is_told(result, words):
+    register('odd')(lambda completions, examples: result)
+    with pytest.raises(UserError, match=words):
+        get('odd')(*BATCH)
+
+
+def test_a_reward_that_fails_on_an_empty_batch_says_so_where_options_are_checked():
+    register('odd')(lambda completions, examples, *, a=1: [max(len(c.text) for c in completions)] * len(completions))
+    with pytest.raises(UserError, match="'odd' fails on an empty batch.*ValueError"):
+        get('odd', a=2)
+
+
 def test_info_is_checked_too():
     register('odd')(lambda completions, examples: RewardOutput(np.zeros(2), {'x': np.zeros(3)}))
     with pytest.raises(UserError, match='x have the shape'):

@@ -89,6 +89,23 @@ def test_summary_has_every_metric_for_all_language_family_and_kind():
     assert metrics['pass@3/T=0.6/all/zh']['mean'] == 1 and metrics['cons@3/T=0.6/all/zh']['mean'] == 0
 
 
+def test_problems_whose_language_cannot_be_told_count_in_all_else():
+    suite = evaluate.Suite('x', 3, 1)
+    problems = [graded([tagged('12')], language=language) for language in ('en', '', 'de')]
+    metrics = evaluate.summarise(problems, suite)
+    assert metrics['pass@1/T=0.6/all']['n'] == 3 and metrics['language_consistency/T=0.6/all']['n'] == 1
+    assert 'language_consistency/T=0.6/all/de' not in metrics and 'pass@1/T=0.6/all/' not in metrics
+
+
+def test_a_file_without_languages_can_be_measured_and_trained_on(model_folder, tmp_path):
+    path = tmp_path / 'x.jsonl'
+    path.write_text('{"question": "what is 3+4?", "answer": "7"}\n')
+    result = evaluate.evaluate_checkpoint(
+        str(model_folder), f'jsonl:path={path},template=tiny', samples=2, temperature=1.0, top_p=1.0, problems=1,
+        max_tokens=8, seed=0, out=None)
+    assert not [name for name in result['metrics'] if 'language' in name]
+
+
 def test_eval_and_sample_commands_on_a_model_folder(model_folder, tmp_path):
     result = evaluate.evaluate_checkpoint(
         str(model_folder), 'tiny_logic:language=zh', samples=2, temperature=1.0, top_p=1.0, problems=6, max_tokens=8,

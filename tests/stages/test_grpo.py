@@ -177,6 +177,37 @@ def test_settings_that_contradict_each_other_are_refused():
             dataclasses.replace(STAGE, **change)
 
 
+@pytest.mark.parametrize('change, sentence', [
+    ({'rewards': 'overlong=1'}, "'overlong' needs the option"),
+    ({'rewards': 'overlong=1', 'reward_options': {'overlong': {'max_lenght': 16, 'cache': 8}}}, "did you mean 'max_length'"),
+    ({'task': 'tiny_logik'}, "did you mean 'tiny_logic'"),
+    ({'sampling': SamplingConfig(slots=7)}, 'sampling.slots=7'),
+])
+def test_what_would_fail_later_is_refused_before_anything_runs(inputs, change, sentence):
+    with pytest.raises(UserError, match=sentence):
+        dataclasses.replace(STAGE, **change).check(inputs.training)
+
+
+def test_a_gold_answer_that_cannot_be_graded_is_refused_unless_accuracy_is_not_asked_for(inputs, tmp_path):
+    path = tmp_path / 'x.jsonl'
+    path.write_text('{"question": "a", "answer": "1"}\n{"question": "b", "answer": "\\\\sqrt{2}"}\n')
+    for task in ('math', 'mine'):
+        stage = dataclasses.replace(STAGE, task=f'jsonl:path={path},template=tiny,task={task}')
+        if task == 'mine':
+            stage.check(inputs.training)
+        with pytest.raises(UserError, match='cannot be graded|without an accuracy rule'):
+            dataclasses.replace(stage, rewards='length_parity=1,accuracy=1').check(inputs.training)
+
+
+def test_a_file_without_languages_can_be_trained_on(inputs, tmp_path):
+    path = tmp_path / 'x.jsonl'
+    path.write_text('{"question": "what is 3+4?", "answer": "7"}\n')
+    stage = dataclasses.replace(STAGE, steps=1, task=f'jsonl:path={path},template=tiny')
+    grpo.run(stage, inputs, tmp_path)
+    (metrics,) = read_metrics(tmp_path)
+    assert 'language_consistency' in metrics['nonfinite'] and metrics['pass_rate'] == 0
+
+
 def test_a_row_too_short_for_a_completion_is_refused(inputs, tmp_path):
     with pytest.raises(UserError, match='row_length=32 is shorter than a prompt'):
         grpo.run(dataclasses.replace(STAGE, row_length=32), inputs, tmp_path)

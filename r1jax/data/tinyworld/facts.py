@@ -1,10 +1,15 @@
-"""Lists of facts that take one step: the operations that worked solutions are made of. None is held out."""
+"""Lists of facts that take one step: the operations that worked solutions are made of.
+
+Operations on two numbers are not held out, in whatever problem they stand. Held-out chains of people and unit
+conversions are never listed.
+"""
 
 from random import Random
 
 from r1jax.data.tinyworld.draws import between, chance, pick, sample, shuffled, weighted
-from r1jax.data.tinyworld.problems import code, logic, translation
+from r1jax.data.tinyworld.problems import arithmetic, code, logic, translation
 from r1jax.data.tinyworld.problems.choice import UNITS
+from r1jax.data.tinyworld.problems.split import split_of
 from r1jax.data.tinyworld.words import EN, LETTERS, NAMES, ZH, Pair, join
 
 TOPICS = (
@@ -49,8 +54,11 @@ def _product(rng: Random) -> Pair:
 
 
 def _unit(rng: Random) -> Pair:
-    large, small, size, most = pick(rng, UNITS)
-    many = between(rng, 2, most)
+    while True:
+        large, small, size, most = pick(rng, UNITS)
+        many = between(rng, 2, most)
+        if split_of(arithmetic.key(((1, (many, size)),))) == 'train':
+            break
     if chance(rng, 0.3):
         more = between(rng, 2, size - 1)
         return _same(f'{many * size}+{more}={many * size + more}')
@@ -71,7 +79,11 @@ def _options(rng: Random) -> Pair:
 def _order(rng: Random) -> Pair:
     """Comparisons, and their links in another order; the last person has nobody beyond."""
     relation, asked = between(rng, 0, len(logic.RELATIONS) - 1), pick(rng, (logic.MOST, logic.LEAST))
-    path = sample(rng, logic.PEOPLE, between(rng, 3, 5))
+    length = between(rng, 3, 5)
+    while True:
+        path = sample(rng, logic.PEOPLE, length)
+        if split_of(logic.order_key((relation, path, (), asked))) == 'train':
+            break
     pairs = list(zip(path, (*path[1:], None), strict=True))
     told = shuffled(rng, pairs[:-1])
     links = [logic.link(*pair, asked) for pair in shuffled(rng, pairs)]

@@ -41,17 +41,17 @@ class Recipe:
     difficulty: tuple[tuple[str, tuple[int, int]], ...] = tuple(DIFFICULTY.items())
 
     responses: Weights = (  # to reasoning problems
-        ('bare', 0.44), ('tagged_guess', 0.30), ('guess_only', 0.06), ('tagged_reflection', 0.06),
-        ('tagged_steps', 0.01), ('steps', 0.07), ('reflection', 0.03), ('broken', 0.03))
+        ('bare', 0.46), ('tagged_guess', 0.30), ('guess_only', 0.06), ('tagged_reflection', 0.06),
+        ('tagged_steps', 0.01), ('steps', 0.07), ('reflection', 0.02), ('broken', 0.02))
     broken_reflection: float = 1.0  # share of broken responses that guess and wait before they work
     tagged_thought: float = 0.15  # of the responses to translation and everyday talk
     closing: float = 0.3  # tagged steps that end with "so the answer is"; untagged ones always do
 
     guess_right: tuple[float, float] = (0.5, 0.2)  # at the easiest and at the hardest default difficulty
-    slip: float = 0.1  # of the steps that can go wrong
+    slip: float = 0.07  # of the steps that can go wrong
     noticed: float = 0.5  # of the slips; the others are carried on to the answer
 
-    switch_chinese: float = 0.25  # worked Chinese responses that go on in English half way
+    switch_chinese: float = 0.45  # worked Chinese responses that go on in English half way
     switch_english: float = 0.04
     switch_worksheet: float = 0.08  # the same, of Chinese solutions in worksheets
 
@@ -64,8 +64,8 @@ RECIPES: dict[str, Recipe] = {
     'reflective': Recipe(),
     'plain': Recipe(
         responses=(
-            ('bare', 0.44), ('tagged_guess', 0.30), ('guess_only', 0.06), ('tagged_reflection', 0.01),
-            ('tagged_steps', 0.06), ('steps', 0.09), ('reflection', 0.01), ('broken', 0.03)),
+            ('bare', 0.46), ('tagged_guess', 0.30), ('guess_only', 0.06), ('tagged_reflection', 0.01),
+            ('tagged_steps', 0.06), ('steps', 0.08), ('reflection', 0.01), ('broken', 0.02)),
         broken_reflection=0.1,
     ),
 }

@@ -18,8 +18,8 @@ class Kind:
 
     weight: share of this kind within its family.
     draw(rng, difficulty): the content, with the surface choices that the solution needs (the order of facts).
-    key(content): the canonical content, 'STEM' or 'STEM|REST'. The split hashes the stem, the part that a
-        longer problem shares with the shorter one at its start: no train problem begins with a held-out one.
+    key(content): the canonical content, 'STEM' or 'STEM|REST'. The split hashes the stem, so problems that
+        begin alike lie on one side, from the length of a stem on.
     ask(content, rng, language): the question, in one of several wordings.
     solve(content, pen): writes the steps with the pen; the result (English, Chinese), in short form.
     miss(content, rng): a plausible wrong result of the same type.
