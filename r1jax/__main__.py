@@ -114,9 +114,9 @@ def _add_sampling_flags(command: argparse.ArgumentParser) -> None:
         help='0 is greedy (default %(default)s)')
     add('--top_p', type=_at_least(float, 0, 1), default=0.95, metavar='P',
         help='sample from the likeliest tokens that hold this share (default %(default)s)')
-    add('--max_tokens', type=_at_least(int, 1), default=512, metavar='N',
-        help='longest completion, in tokens (default %(default)s)')
-    add('--seed', type=_at_least(int, 0), default=0, metavar='N',
+    add('--max_tokens', type=_at_least(int, 1), metavar='N',
+        help="longest completion, in tokens (default 512, at most half of the model's positions)")
+    add('--seed', type=_at_least(int, 0, 2**32 - 1), default=0, metavar='N',
         help='same seed, same text (default %(default)s)')
 
 

@@ -50,6 +50,7 @@ class Experiment:
         mesh: devices along each mesh axis.
         base: the model the first stage starts from: a checkpoint folder, or 'package:NAME' for one shipped in
             the package; '' if the first stage makes its own.
+        dtype: what all models compute in; None leaves it to their descriptions. Parameters stay float32.
         evaluation: how base and result are measured (the evaluation's own dataclass); None: not measured.
     """
 
@@ -59,6 +60,7 @@ class Experiment:
     cpu_devices: int = 1
     mesh: MeshConfig = MeshConfig()
     base: str = ''
+    dtype: Literal['float32', 'bfloat16'] | None = None
     evaluation: Any = None
 
     def __post_init__(self):
@@ -67,8 +69,8 @@ class Experiment:
                 raise ValueError(f"'{name}' cannot name an experiment or a stage: use letters, digits, _ . -")
         if not self.stages:
             raise ValueError('stages must name at least one stage')
-        if self.seed < 0:
-            raise ValueError(f'seed must not be negative, got {self.seed}')
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f'seed must be at least 0 and less than 2**32, got {self.seed}')
         if self.cpu_devices < 1:
             raise ValueError(f'cpu_devices must be at least 1, got {self.cpu_devices}')
 

@@ -58,7 +58,7 @@ def run_experiment(config: ConfigDict, workdir: pathlib.Path, only: str | None =
     base = experiment.base
     for name, stage in experiment.stages.items():
         folder = workdir / 'stages' / name
-        inputs = Inputs(name, experiment.seed, mesh, base)
+        inputs = Inputs(name, experiment.seed, mesh, base, experiment.dtype)
         if not (folder / 'DONE').exists():
             if only is not None and name != only:
                 raise UserError(f"--only={only}: stage '{name}' comes before it and is not done yet")
@@ -151,7 +151,8 @@ def _evaluate(
     if title in summary['stages']:
         return
     summary['stages'][title] = evaluate.evaluate(
-        load_model(model, inputs.decoding), experiment.evaluation, inputs.decoding, experiment.seed, title, folder / 'eval')
+        load_model(model, inputs.decoding, inputs.dtype), experiment.evaluation, inputs.decoding, experiment.seed, title,
+        folder / 'eval')
     if is_leader():
         _write_json(workdir / 'summary.json', summary)
 

@@ -136,7 +136,7 @@ def test_eval_hands_its_flags_on_and_prints_json(calls, capsys):
     assert cli.main(['eval', '--checkpoint=c', '--task=t', '--samples=4', '--temperature=1', '--out=e']) == 0
     assert calls == [{
         'checkpoint': 'c', 'task': 't', 'samples': 4, 'temperature': 1.0, 'top_p': 0.95, 'problems': 512,
-        'max_tokens': 512, 'seed': 0, 'out': Path('e')}]
+        'max_tokens': None, 'seed': 0, 'out': Path('e')}]
     out = capsys.readouterr().out
     assert json.loads(out) == {'pass@1': 0.5, 'language': '中文'} and '中文' in out
 
@@ -150,7 +150,7 @@ def test_sample_prints_completions(calls, capsys):
     assert cli.main(['sample', '--checkpoint=c', '--prompt=6*7?', '--n=2', '--top_k=5', '--min_p=0.1']) == 0
     assert calls == [{
         'checkpoint': 'c', 'prompts': ['6*7?'], 'n': 2, 'temperature': 0.6, 'top_p': 0.95, 'top_k': 5,
-        'min_p': 0.1, 'max_tokens': 512, 'seed': 0}]
+        'min_p': 0.1, 'max_tokens': None, 'seed': 0}]
     assert capsys.readouterr().out == (
         '--- 1 of 2: 3 tokens\nforty two\n--- 2 of 2: 2 tokens, cut at --max_tokens\nforty\n')
 

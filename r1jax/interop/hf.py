@@ -1,8 +1,8 @@
 """Hugging Face folders (config.json + safetensors) of the Llama and Qwen2 families <-> Params.
 
-One table says where each parameter comes from and how it is turned; reading and writing both follow it. Reading is
-lazy: a tensor is read when it is needed, checked against the shape that `transformer.abstract` wants, and stacked with
-the same tensor of the other layers.
+One table says where each parameter comes from and how it is turned; reading and writing both follow it. A tensor is read
+when it is needed, checked against the shape that `transformer.abstract` wants, and stacked with the same tensor of the
+other layers; each host holds the whole float32 model while it reads.
 """
 
 import json
@@ -37,6 +37,8 @@ LAYER = {
 # The leading dimensions of ours that are inputs; the rest are outputs. Others are stored as they are.
 INPUT_DIMS = {'head_DV': 1, 'wq': 1, 'wk': 1, 'wv': 1, 'wo': 2, 'w_gate': 1, 'w_up': 1, 'w_down': 1}
 ARCHITECTURES = ('LlamaForCausalLM', 'Qwen2ForCausalLM')
+# What config.json may say of these and be left unread, because our models are so.
+KNOWN = {'hidden_act': 'silu', 'mlp_bias': False, 'use_sliding_window': False}
 
 
 def _from_disk(name: str, x: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -72,6 +74,9 @@ def read_config(folder: pathlib.Path) -> ModelConfig:
         rope = raw.get('rope_parameters') or {}
         if rope.get('rope_type', 'default') != 'default':
             raise UserError(f"{path}: its rope_parameters of type '{rope['rope_type']}' are not supported")
+        for key, known in KNOWN.items():
+            if raw.get(key, known) != known:
+                raise UserError(f'{path}: {key}={raw[key]!r} is not supported, only {known!r} is')
         return ModelConfig(
             vocab_size=raw['vocab_size'],
             d_model=raw['hidden_size'],
@@ -82,10 +87,10 @@ def read_config(folder: pathlib.Path) -> ModelConfig:
             d_ff=raw['intermediate_size'],
             rope_theta=float(raw.get('rope_theta') or rope.get('rope_theta', 10_000.0)),
             norm_eps=raw['rms_norm_eps'],
-            qkv_bias=architecture == 'Qwen2ForCausalLM',
+            qkv_bias=raw.get('attention_bias', architecture == 'Qwen2ForCausalLM'),
             tie_embeddings=raw.get('tie_word_embeddings', False),
             max_positions=raw['max_position_embeddings'])
-    except (OSError, ValueError, KeyError, IndexError) as error:
+    except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
         raise UserError(f'{path} is missing or is no model description: {type(error).__name__}: {error}') from error
 
 
@@ -93,7 +98,8 @@ def read_params(folder: pathlib.Path, cfg: ModelConfig) -> transformer.Params:
     """Reads float32 parameters (NumPy) from all *.safetensors of a folder.
 
     Raises:
-        UserError: naming the tensor, if one is missing or has another shape, or the file that is damaged.
+        UserError: naming the tensor, if one is missing, has another shape or has no place in the model, or the file that
+            is damaged.
     """
     where = {}
     for path in sorted(folder.glob('*.safetensors')):
@@ -105,7 +111,10 @@ def read_params(folder: pathlib.Path, cfg: ModelConfig) -> transformer.Params:
     if not where:
         raise UserError(f'{folder} has no *.safetensors')
 
+    used = {'lm_head.weight'}  # also of tied models, where some files hold a copy of the embedding
+
     def read(name: str, disk_name: str, shape: tuple[int, ...]) -> np.ndarray:
+        used.add(disk_name)
         if disk_name not in where:
             raise UserError(f"{folder}: the tensor '{disk_name}' is missing{nearest(disk_name, where)}")
         x = where[disk_name].get_tensor(disk_name)
@@ -122,6 +131,10 @@ def read_params(folder: pathlib.Path, cfg: ModelConfig) -> transformer.Params:
             read(name, f'model.layers.{i}.{disk}', getattr(abstract.layers, name).shape[1:])
             for i in range(cfg.n_layers)])
         for name, disk in LAYER.items() if getattr(abstract.layers, name) is not None}
+    # Old files hold the rotary frequencies, which follow from the config.
+    left = sorted(name for name in where if name not in used and not name.endswith('rotary_emb.inv_freq'))
+    if left:
+        raise UserError(f"{folder}: the tensor '{left[0]}' has no place in the model that config.json describes")
     return transformer.Params(layers=transformer.Layers(**layers), **top)
 
 

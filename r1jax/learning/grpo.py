@@ -41,7 +41,7 @@ class GRPOLoss:
         dual_clip: c > 1 bounds the loss of a negative advantage at c |A|; None leaves it unbounded.
         ratio: 'token' (PPO, GRPO), 'gspo' (one ratio per sequence; its clips are near 3e-4), or 'cispo' (the
           clipped ratio is a constant weight of the log-likelihood, so that clipped tokens keep a gradient).
-        kl_coef: beta, the coefficient of the KL divergence to the reference model; 0 needs no reference.
+        kl_coef: beta, the coefficient of the KL divergence to the reference model, which is measured at 0 as well.
         kl_estimator: 'k3' (GRPO's) or 'k2' in the loss; any of the three in the reward.
         kl_in: 'loss' adds the penalty per token here; 'reward' leaves it to `kl_shaped_rewards`, before the
           advantages.
@@ -117,9 +117,9 @@ def zero_variance_groups(rewards_B: np.ndarray, group_size: int) -> np.ndarray:
 
 
 def group_advantages(
-    rewards_B: np.ndarray, group_size: int, *, normalize_std: bool = True, epsilon: float = 1e-6
+    rewards_B: np.ndarray, group_size: int, *, normalize_std: bool = True
 ) -> np.ndarray:
-    """A_i = (r_i - mean(r)) / (std(r) + epsilon) over the G samples of a prompt, on the host.
+    """A_i = (r_i - mean(r)) / (std(r) + 1e-6) over the G samples of a prompt, on the host.
 
     Source: arXiv 2501.12948 eq. 3.
 
@@ -130,7 +130,6 @@ def group_advantages(
         rewards_B: finite floats, the G samples of one prompt side by side.
         group_size: G.
         normalize_std: False leaves the division out (Dr. GRPO, arXiv 2503.20783).
-        epsilon: added to the standard deviation.
 
     Returns:
         float32 [B]; exactly 0 throughout a group of `zero_variance_groups`.
@@ -141,7 +140,7 @@ def group_advantages(
     rewards_PG = _groups(rewards_B, group_size)
     advantages_PG = rewards_PG - rewards_PG.mean(axis=1, keepdims=True)
     if normalize_std:
-        advantages_PG = advantages_PG / (rewards_PG.std(axis=1, keepdims=True) + epsilon)
+        advantages_PG = advantages_PG / (rewards_PG.std(axis=1, keepdims=True) + 1e-6)
     advantages_PG[zero_variance_groups(rewards_B, group_size)] = 0.0
     return advantages_PG.reshape(-1).astype(np.float32)
 

@@ -42,11 +42,11 @@ class OptimizerConfig:
         total_steps: updates of the run; the last one has the end rate. Needed unless the schedule is
           constant.
         end_ratio: end rate as a share of `learning_rate`.
-        b1, b2, eps: AdamW's (under 'muon', of the leaves that are not matrices).
+        b1, b2, eps: AdamW's (under 'muon' b1 and b2 are of the leaves that are not matrices, eps of all).
         weight_decay: decoupled, times the learning rate; never on norms, biases and embeddings (under 'muon',
           on Muon's matrices only).
         clip_norm: largest global norm of the gradient; None does not clip.
-        name: 'adamw', or 'muon' (Muon for the matrices of the layers, AdamW for everything else).
+        name: 'adamw', or 'muon' (Muon for the matrices of the layers, AdamW with Nesterov momentum for the rest).
 
     Raises:
         UserError: a value outside its range.

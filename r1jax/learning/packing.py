@@ -77,17 +77,16 @@ def best_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
     return bins
 
 
-def pack(sequences: Sequence[TokenSequence], row_length: int, rows_multiple: int = 1) -> PackedBatch:
-    """Packs by best fit into rows of `row_length`; empty rows fill up to a multiple of `rows_multiple`.
+def pack(sequences: Sequence[TokenSequence], row_length: int) -> PackedBatch:
+    """Packs by best fit into rows of `row_length`, at least one.
 
     Raises:
         ValueError: a sequence is longer than a row, has no prompt or no completion, has a per-token array of
           the wrong length, or has other names of values than the first one.
     """
     bins = best_fit([len(s.tokens) for s in sequences], row_length)
-    rows = max(1, -(-len(bins) // rows_multiple)) * rows_multiple
     names = _value_names(sequences[0]) if sequences else set()
-    shape = (rows, row_length)
+    shape = (max(1, len(bins)), row_length)
     tokens, targets, positions, segments = (np.zeros(shape, np.int32) for _ in range(4))
     mask = np.zeros(shape, np.float32)
     sequence = np.full(shape, -1, np.int32)
@@ -150,19 +149,11 @@ def unpack(
     ]
 
 
-def loss_counts(mask_RT: np.ndarray, sequence_RT: np.ndarray) -> tuple[int, int]:
-    """(sequences, tokens) in the loss: a sequence whose mask is 0 throughout is in neither count."""
-    mask = np.asarray(mask_RT) > 0
-    return len(np.unique(np.asarray(sequence_RT)[mask])), int(mask.sum())
-
-
 def loss_weights(
     mask_RT: np.ndarray,
     sequence_RT: np.ndarray,
     normalize: Normalize,
     max_length: int = 0,
-    *,
-    totals: tuple[int, int] | None = None,
 ) -> np.ndarray:
     """Weights under which sum(weights * per-token loss) is a minibatch's loss, however it is packed or split.
 
@@ -179,7 +170,6 @@ def loss_weights(
         sequence_RT: int32 [R, T], which sequence a position belongs to, -1 in padding.
         normalize: one of the three above.
         max_length: the longest completion allowed, in tokens; used by 'constant' only.
-        totals: `loss_counts` summed over all hosts, where this host holds a share of the minibatch.
 
     Returns:
         float32 [R, T], 0 outside the mask.
@@ -189,7 +179,7 @@ def loss_weights(
     """
     mask = np.asarray(mask_RT) > 0
     sequence = np.where(mask, np.asarray(sequence_RT), -1)
-    n_sequences, n_tokens = totals if totals is not None else loss_counts(mask, sequence)
+    n_sequences, n_tokens = len(np.unique(sequence[mask])), int(mask.sum())
     if normalize == 'sequence':
         _, inverse, counts = np.unique(sequence, return_inverse=True, return_counts=True)
         denominator = n_sequences * counts[inverse].reshape(mask.shape)

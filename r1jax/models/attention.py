@@ -12,7 +12,7 @@ from r1jax.models.layers import apply_rope
 if typing.TYPE_CHECKING:
     from r1jax.models.transformer import Layers
 
-# Finite, because a padding row masks everything and -inf would make its softmax, and then every gradient, NaN.
+# Finite, because the difference of two -inf is NaN, in a softmax and in its gradient.
 MASKED = -1e30
 
 

@@ -23,7 +23,7 @@ def start() -> None:
     this is host INDEX (from 0) of COUNT and that host 0 listens at ADDRESS:PORT.
 
     Raises:
-        UserError: the variable is neither.
+        UserError: the variable is neither, or there is nothing that 'auto' can find.
     """
     value = os.environ.get(VARIABLE, '')
     if not value:
@@ -31,7 +31,10 @@ def start() -> None:
     # Where the devices are CPUs their collectives need a transport between processes.
     jax.config.update('jax_cpu_collectives_implementation', 'gloo')
     if value == 'auto':
-        jax.distributed.initialize()
+        try:
+            jax.distributed.initialize()
+        except (ValueError, RuntimeError) as error:
+            raise UserError(f"{VARIABLE}='auto': jax finds no hosts to join ({error})") from error
         return
     address, *rest = value.split(',')
     if ':' not in address or len(rest) != 2 or not all(text.isdecimal() for text in rest):

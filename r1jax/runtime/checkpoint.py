@@ -57,8 +57,11 @@ def resolve(spec: str | pathlib.Path) -> pathlib.Path:
     raise UserError(f'checkpoint {spec} {what}')
 
 
-def load_model(spec: str | pathlib.Path, sharding: Sharding) -> Model:
+def load_model(spec: str | pathlib.Path, sharding: Sharding, dtype: str | None = None) -> Model:
     """Reads a model folder onto the mesh; parameters come as float32.
+
+    Args:
+        dtype: what the model shall compute in; None is what its description says (float32 for a Hugging Face folder).
 
     Raises:
         UserError: if the folder, a file or a tensor is missing or damaged, or the mesh does not divide the parameters.
@@ -77,6 +80,7 @@ def load_model(spec: str | pathlib.Path, sharding: Sharding) -> Model:
     else:
         cfg = hf.read_config(folder)
         params = put(hf.read_params(folder, cfg), transformer.shardings(cfg, sharding))
+    cfg = dataclasses.replace(cfg, dtype=dtype or cfg.dtype)
     return Model(params, cfg, tokenizers.load(folder))
 
 

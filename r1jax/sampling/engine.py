@@ -37,13 +37,12 @@ class Request:
     Attributes:
         prompt: token ids, BOS included where the model wants one.
         id: names the prompt in the noise key and in its completions.
-        n: number of samples, numbered from `first_sample`.
+        n: number of samples, numbered from 0.
     """
 
     prompt: tuple[int, ...]
     id: int
     n: int = 1
-    first_sample: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,9 +79,15 @@ class DecodeState:
 def empty_state(cfg: ModelConfig, slots: int, sharding: Sharding) -> DecodeState:
     """Slots that are all idle, with a short cache."""
     zeros_S = jnp.zeros(slots, jnp.int32)
-    return sharding.constrain_rows(DecodeState(
+    return _pin(DecodeState(
         cache=empty_cache(cfg, slots, BUCKET), token_S=zeros_S, position_S=zeros_S, last_S=zeros_S,
-        active_S=jnp.zeros(slots, bool), key_S=jax.random.split(jax.random.key(0), slots)))
+        active_S=jnp.zeros(slots, bool), key_S=jax.random.split(jax.random.key(0), slots)), sharding)
+
+
+def _pin(state: DecodeState, sharding: Sharding) -> DecodeState:
+    """Pins the slots split as a batch is, and the cache's heads beside as the projections that write them."""
+    cache = jax.tree.map(lambda x: sharding.constrain(x, ('batch', 'kv_heads', None, None)), state.cache)
+    return sharding.constrain_rows(state.replace(cache=None)).replace(cache=cache)
 
 
 @functools.partial(jax.jit, static_argnames=('cfg', 'sampling', 'eos', 'sharding'), donate_argnames=('state',))
@@ -115,7 +120,7 @@ def decode_chunk(
         return state, (emitted_S, logp_S)
 
     state, sampled = jax.lax.scan(step, state, None, length=sampling.chunk)
-    return sharding.constrain_rows(state), *sharding.constrain_replicated(sampled)
+    return _pin(state, sharding), *sharding.constrain_replicated(sampled)
 
 
 @functools.partial(jax.jit, static_argnames=('cfg', 'sharding'))
@@ -168,7 +173,7 @@ def grow(cache: Cache, *, length: int) -> Cache:
 @functools.partial(jax.jit, static_argnames=('sharding',))
 def take(state: DecodeState, rows_S: jax.Array, *, sharding: Sharding) -> DecodeState:
     """Keeps the slots `rows_S` only. The last completions of a batch, the long ones, are decoded without empty rows."""
-    return sharding.constrain_rows(jax.tree.map(lambda x: x[rows_S], state))
+    return _pin(jax.tree.map(lambda x: x[rows_S], state), sharding)
 
 
 @dataclasses.dataclass
@@ -207,13 +212,13 @@ class Engine:
         """Yields completions as they finish, the quick ones first.
 
         Args:
-            requests: read as slots become free, never further ahead.
+            requests: read as slots become free, at most one filling of them ahead.
             step: goes into the noise key: the same step gives the same completions, another step others.
 
         Raises:
             UserError: if a prompt is empty or would not leave room for `max_tokens`.
         """
-        queue = ((r, r.first_sample + i) for r in requests for i in range(self._check(r).n))
+        queue = ((r, i) for r in requests for i in range(self._check(r).n))
         slots: list[_Slot | None] = [None] * self._sampling.slots
         state = empty_state(self._cfg, len(slots), self._sharding)
         prefilled: dict[tuple, tuple[Cache, int]] = {}  # prompt -> the cache, and the row in it, that hold it
@@ -236,7 +241,7 @@ class Engine:
             yield from self._collect(slots, np.asarray(tokens_CS), np.asarray(logps_CS))
 
     def _check(self, request: Request) -> Request:
-        longest = self._cfg.max_positions - self._sampling.max_tokens
+        longest = max(0, self._cfg.max_positions - self._sampling.max_tokens)
         if not 0 < len(request.prompt) <= longest:
             raise UserError(
                 f'prompt {request.id} has {len(request.prompt)} tokens; it must have at least 1 and at most {longest}, '

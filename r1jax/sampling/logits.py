@@ -95,9 +95,11 @@ def draw(weights_SV: jax.Array, uniform_S: jax.Array) -> jax.Array:
     target_S = uniform_S * upto_Sb[:, -1]
 
     def first_above(upto_SX, target_S, mass_SX):
-        # Rounding may put the target at or past the end: fall back on the last entry that has any mass.
+        # Rounding may put the target at or past the end (then: the last entry that has any mass), and lets a running sum,
+        # which is added up in blocks, rise over entries of no mass.
+        here_SX = (upto_SX > target_S[:, None]) & (mass_SX > 0)
         last_S = mass_SX.shape[1] - 1 - jnp.argmax(mass_SX[:, ::-1] > 0, -1)
-        return jnp.minimum((upto_SX <= target_S[:, None]).sum(-1), last_S)
+        return jnp.where(here_SX.any(-1), jnp.argmax(here_SX, -1), last_S)
 
     block_S = first_above(upto_Sb, target_S, mass_Sb)
     rows = jnp.arange(S)

@@ -17,12 +17,15 @@ class Inputs:
         seed: of the experiment; everything random is derived from it.
         mesh: the devices.
         base: the model to start from: 'package:NAME', or the folder of an earlier stage's artifact.
+        dtype: what models compute in, 'float32' or 'bfloat16'; None is what their descriptions say. Parameters,
+            optimizer state and losses are float32 either way.
     """
 
     name: str
     seed: int
     mesh: Mesh
     base: str
+    dtype: str | None = None
 
     @property
     def training(self) -> Sharding:

@@ -233,14 +233,20 @@ def _open(checkpoint: str) -> tuple[Model, Sharding]:
     return load_model(checkpoint, sharding), sharding
 
 
+def _usual_length(model: Model) -> int:
+    """The longest completion where none is given: leaves half of a small model's positions to the prompt."""
+    return min(512, model.cfg.max_positions // 2)
+
+
 def evaluate_checkpoint(
-    checkpoint: str, task: str, samples: int, temperature: float, top_p: float, problems: int, max_tokens: int,
+    checkpoint: str, task: str, samples: int, temperature: float, top_p: float, problems: int, max_tokens: int | None,
     seed: int, out: pathlib.Path | None,
 ) -> dict[str, Mapping[str, float]]:
     """`python -m r1jax eval`: measures a model folder on the test split of a task; writes JSON to `out` if given."""
     tasks.check_answers(task, 'test')
     model, sharding = _open(checkpoint)
     slots = 64 + -64 % sharding.batch_ways
+    max_tokens = max_tokens or _usual_length(model)
     suite = Suite(task, problems, samples, SamplingConfig(slots, max_tokens, temperature, top_p=top_p))
     metrics = summarise(measure(model, suite, sharding, seed, 'eval'), suite)
     result = {'checkpoint': checkpoint, 'task': task, 'seed': seed, 'metrics': metrics}
@@ -261,12 +267,13 @@ class Sampled:
 
 def sample_checkpoint(
     checkpoint: str, prompts: list[str], n: int, temperature: float, top_p: float, top_k: int, min_p: float,
-    max_tokens: int, seed: int,
+    max_tokens: int | None, seed: int,
 ) -> Iterator[Sampled]:
     """`python -m r1jax sample`: yields n completions of each prompt as they finish."""
     model, sharding = _open(checkpoint)
     tokenizer = model.tokenizer
     slots = min(64, n * len(prompts))
+    max_tokens = max_tokens or _usual_length(model)
     sampling = SamplingConfig(slots + -slots % sharding.batch_ways, max_tokens, temperature, top_k, top_p, min_p)
     engine = Engine(model.params, model.cfg, sampling, eos=tokenizer.eos_id, sharding=sharding, seed=seed)
     bos = [] if tokenizer.bos_id is None else [tokenizer.bos_id]

@@ -176,7 +176,7 @@ class Clock:
 def run(stage: GRPOStage, inputs: Inputs, folder: pathlib.Path) -> Artifact:
     """Trains; goes on from the newest checkpoint in `folder` if there is one."""
     training, decoding = inputs.training, inputs.decoding
-    base = load_model(inputs.base, training)
+    base = load_model(inputs.base, training, inputs.dtype)
     cfg, tokenizer = base.cfg, base.tokenizer
     state = init_state(base.params, cfg, stage.optimizer, training)
     # A copy, because updates reuse the buffers of the state they replace.
@@ -314,9 +314,11 @@ def prepare(
             np.concatenate([r.prompt, r.tokens]), len(r.prompt), per_token={'sampler_logp': r.logprobs},
             masked=stage.mask_truncated and not r.finished)
         for r in scored.rollouts]
-    longest = max(len(s.tokens) for s in sequences)
+    # What could be sampled and not what was, so that a run does not end hours later, when it has learnt to write long.
+    longest = max(len(r.prompt) for r in scored.rollouts) + stage.sampling.max_tokens
     if longest > stage.row_length:
-        raise UserError(f'row_length={stage.row_length} is shorter than a prompt with its completion: {longest} tokens')
+        raise UserError(
+            f'row_length={stage.row_length} is shorter than a prompt with the longest completion: {longest} tokens')
     packed = pack(sequences, stage.row_length)
 
     def logprobs(params) -> list[np.ndarray]:

@@ -64,6 +64,7 @@ class PretrainStage:
 
 def run(stage: PretrainStage, inputs: Inputs, folder: pathlib.Path) -> Artifact:
     cfg = preset(stage.model)
+    cfg = dataclasses.replace(cfg, dtype=inputs.dtype or cfg.dtype)
     tokenizer = _tokenizer(stage, cfg, folder)
     sharding = inputs.training
     state = init_state(transformer.init(jax.random.key(inputs.seed), cfg), cfg, stage.optimizer, sharding)

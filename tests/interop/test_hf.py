@@ -72,6 +72,33 @@ def test_other_architectures_and_rotary_scalings_are_refused(folder):
     path.write_text(json.dumps(raw | {'rope_scaling': {'rope_type': 'llama3', 'factor': 8}}))
     with pytest.raises(UserError, match='rope_scaling is not supported'):
         hf.read_config(folder)
-    path.write_text('{')
-    with pytest.raises(UserError, match='is no model description'):
-        hf.read_config(folder)
+    for change, sentence in (
+            ({'hidden_act': 'gelu'}, "hidden_act='gelu' is not supported, only 'silu' is"),
+            ({'use_sliding_window': True}, 'use_sliding_window=True is not supported'),
+            ({'mlp_bias': True}, 'mlp_bias=True is not supported')):
+        path.write_text(json.dumps(raw | change))
+        with pytest.raises(UserError, match=sentence):
+            hf.read_config(folder)
+    for text in ('{', '[]', json.dumps(raw | {'architectures': None}), json.dumps(raw | {'rope_scaling': 'yarn'})):
+        path.write_text(text)
+        with pytest.raises(UserError, match='is no model description'):
+            hf.read_config(folder)
+
+
+def test_a_tensor_without_a_place_is_named(folder):
+    edit(folder, lambda t: t.update({'model.layers.0.self_attn.o_proj.bias': np.zeros(16, np.float32)}))
+    with pytest.raises(UserError, match="'model.layers.0.self_attn.o_proj.bias' has no place in the model"):
+        hf.read_params(folder, CFG)
+    edit(folder, lambda t: (
+        t.pop('model.layers.0.self_attn.o_proj.bias'),
+        t.update({'model.layers.0.self_attn.rotary_emb.inv_freq': np.zeros(4, np.float32)})))
+    hf.read_params(folder, CFG)
+
+
+def test_a_llama_with_biases_is_read_with_them(folder):
+    path = folder / 'config.json'
+    path.write_text(json.dumps(json.loads(path.read_text()) | {'architectures': ['LlamaForCausalLM']}))
+    assert hf.read_config(folder).qkv_bias
+    path.write_text(json.dumps(json.loads(path.read_text()) | {'attention_bias': False}))
+    with pytest.raises(UserError, match="q_proj.bias' has no place|k_proj.bias' has no place"):
+        hf.read_params(folder, hf.read_config(folder))

@@ -53,7 +53,7 @@ def test_best_fit_refuses_what_no_row_holds(lengths):
 def test_layout_of_one_row():
     a = TokenSequence(np.array([5, 6, 7, EOS]), 2, {'old_logp': np.array([-1.0, -2.0])}, {'advantage': 3.0})
     b = TokenSequence(np.array([8, 9]), 1, {'old_logp': np.array([-4.0])}, {'advantage': -1.0})
-    packed = packing.pack([b, a], 8, 2)
+    packed = packing.pack([b, a], 8)
     expected = {
         'tokens': [5, 6, 7, EOS, 8, 9, 0, 0],
         'targets': [6, 7, EOS, 0, 9, 0, 0, 0],
@@ -64,18 +64,16 @@ def test_layout_of_one_row():
     }
     for name, row in expected.items():
         array = getattr(packed, name)
-        assert array.shape == (2, 8), name
+        assert array.shape == (1, 8), name
         assert array.dtype == (np.float32 if name == 'mask' else np.int32), name
         np.testing.assert_array_equal(array[0], row, err_msg=name)
-        np.testing.assert_array_equal(array[1], -1 if name == 'sequence' else 0, err_msg=name)
     np.testing.assert_array_equal(packed.values['old_logp'][0], [0, -1, -2, 0, -4, 0, 0, 0])
     np.testing.assert_array_equal(packed.values['advantage'][0], [0, 3, 3, 0, -1, 0, 0, 0])
 
 
 def test_pack_keeps_every_sequence():
     sequences = make_sequences()
-    packed = packing.pack(sequences, 24, 4)
-    assert packed.tokens.shape[0] % 4 == 0
+    packed = packing.pack(sequences, 24)
     for i, s in enumerate(sequences):
         rows, at = np.nonzero(packed.sequence == i)
         assert len(set(rows)) == 1 and (np.diff(at) == 1).all()
@@ -92,9 +90,9 @@ def test_pack_keeps_every_sequence():
     assert not packed.mask[packed.sequence == -1].any()
 
 
-def test_pack_of_nothing_is_one_block_of_padding():
-    packed = packing.pack([], 8, 4)
-    assert packed.tokens.shape == (4, 8) and not packed.segments.any()
+def test_pack_of_nothing_is_one_row_of_padding():
+    packed = packing.pack([], 8)
+    assert packed.tokens.shape == (1, 8) and not packed.segments.any()
 
 
 def test_unpack_inverts_pack():
@@ -163,7 +161,7 @@ def test_loss_weights_are_the_equations(normalize, truncated):
     sequences = make_sequences()
     if truncated:
         sequences[5] = make_sequence(np.random.default_rng(1), 2, 9, finished=False, masked=True)
-    packed = packing.pack(sequences, 24, 4)
+    packed = packing.pack(sequences, 24)
     weights = packing.loss_weights(packed.mask, packed.sequence, normalize, 12)
     assert weights.dtype == np.float32 and not weights[packed.mask == 0].any()
     expected = reference_weights(sequences, normalize, 12)
@@ -185,22 +183,6 @@ def test_a_masked_sequence_weighs_as_if_it_had_not_been_sampled():
         assert not with_it[-1].any()
 
 
-def test_hosts_with_shares_of_a_minibatch_add_up_to_its_weights():
-    sequences = make_sequences()
-    whole = packing.pack(sequences, 24)
-    shares = [packing.pack(sequences[:5], 24), packing.pack(sequences[5:], 24)]
-    totals = tuple(np.sum([packing.loss_counts(p.mask, p.sequence) for p in shares], axis=0).tolist())
-    assert totals == packing.loss_counts(whole.mask, whole.sequence)
-    for normalize in ('sequence', 'token', 'constant'):
-        weights = packing.loss_weights(whole.mask, whole.sequence, normalize, 12)
-        expected = packing.unpack(weights, whole, sequences)
-        got = []
-        for p, s in zip(shares, (sequences[:5], sequences[5:]), strict=True):
-            weights = packing.loss_weights(p.mask, p.sequence, normalize, 12, totals=totals)
-            got += packing.unpack(weights, p, s)
-        np.testing.assert_allclose(np.concatenate(got), np.concatenate(expected), rtol=1e-6)
-
-
 def test_loss_weights_refuse():
     packed = packing.pack(make_sequences(), 24)
     with pytest.raises(ValueError, match='positive max_length'):
@@ -210,7 +192,7 @@ def test_loss_weights_refuse():
 
 
 def test_loss_weights_of_padding_alone_are_zero():
-    packed = packing.pack([], 8, 2)
+    packed = packing.pack([], 8)
     for normalize in ('sequence', 'token', 'constant'):
         assert not packing.loss_weights(packed.mask, packed.sequence, normalize, 4).any()
 
@@ -257,7 +239,7 @@ def one_per_row(sequences):
 def test_micro_batches_and_packing_do_not_change_the_gradient(normalize):
     """16 x 1, 4 x 4, 1 x 16, and packed into fewer rows."""
     sequences = make_sequences()
-    separate, packed = one_per_row(sequences), packing.pack(sequences, LONGEST, 2)
+    separate, packed = one_per_row(sequences), packing.pack(sequences, LONGEST)
     assert len(packed.tokens) < 16
 
     params, expected = model(), 0.0

@@ -165,6 +165,20 @@ def test_resharding_to_the_decoding_layout_keeps_the_values():
     moved = reshard(params, cfg=CFG, sharding=decode, dtype='float32')
     assert_close(params, moved, atol=0)
     assert moved.layers.w_up.sharding.is_equivalent_to(transformer.shardings(CFG, decode).layers.w_up, 3)
+    cast = reshard(params, cfg=CFG, sharding=decode, dtype='bfloat16')
+    assert {x.dtype.name for x in jax.tree.leaves(cast)} == {'bfloat16'}
+
+
+def test_the_learning_rate_that_is_told_is_the_one_that_was_used():
+    optimizer = OptimizerConfig(learning_rate=1e-2, warmup_steps=4)
+    shard = sharding(ONE)
+    state = init_state(transformer.init(jax.random.key(0), CFG), CFG, optimizer, shard)
+    before = state.params.layers.w_up.copy()
+    grads, _ = gradients(ONE)
+    state, metrics = apply_gradients(state, grads, optimizer=optimizer, cfg=CFG, sharding=shard)
+    # Adam's first update is the learning rate in size wherever there is a gradient.
+    np.testing.assert_allclose(float(metrics['lr']), 0.0025, rtol=1e-6)
+    np.testing.assert_allclose(float(jnp.abs(state.params.layers.w_up - before).max()), 0.0025, rtol=1e-3)
 
 
 def test_a_micro_batch_that_the_mesh_does_not_divide_is_refused():

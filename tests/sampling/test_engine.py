@@ -87,6 +87,27 @@ def test_samples_and_steps_and_seeds_differ_and_repeat(params):
     assert len({c.tokens.tobytes() for c in one.values()}) > 15
 
 
+def test_the_same_prompt_under_another_id_is_sampled_anew(params):
+    both = run(params, SamplingConfig(slots=8, max_tokens=20), reqs=[Request((5, 6, 7), i, 4) for i in range(2)])
+    assert not any(np.array_equal(both[0, s].tokens, both[1, s].tokens) for s in range(4))
+
+
+def test_the_cache_is_split_over_slots_and_heads(params, monkeypatch):
+    states = []
+    real = engine_module.decode_chunk
+
+    def spy(*arguments, **keywords):
+        states.append(real(*arguments, **keywords))
+        return states[-1]
+
+    monkeypatch.setattr(engine_module, 'decode_chunk', spy)
+    mesh = make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))
+    run(params, SamplingConfig(slots=8, max_tokens=8), sharding=Sharding(mesh, DECODING), reqs=requests(2, 4))
+    cache = states[-1][0].cache.layers[0].k_SNTK
+    slots, heads, length, dim = cache.shape
+    assert cache.addressable_shards[0].data.shape == (slots // 4, heads // 2, length, dim)
+
+
 def test_eos_is_kept_and_truncation_is_told(params):
     completions = run(params, SamplingConfig(slots=8, max_tokens=12), reqs=requests(20, 4)).values()
     finished = [c for c in completions if c.finished]

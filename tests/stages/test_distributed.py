@@ -99,7 +99,8 @@ def test_shares_cover_everything_once_and_are_even(n, monkeypatch):
     assert sum(covered, []) == list(range(n)) and max(map(len, covered)) == -(-n // 3)
 
 
-@pytest.mark.parametrize('value', ['10.0.0.1,0,2', '10.0.0.1:7000', '10.0.0.1:7000,2,2', '10.0.0.1:7000,a,2', 'automatic'])
+@pytest.mark.parametrize('value', [
+    '10.0.0.1,0,2', '10.0.0.1:7000', '10.0.0.1:7000,2,2', '10.0.0.1:7000,a,2', 'automatic', 'auto'])
 def test_a_wrong_variable_is_told(value, monkeypatch):
     monkeypatch.setenv('R1JAX_HOSTS', value)
     with pytest.raises(UserError, match='R1JAX_HOSTS='):

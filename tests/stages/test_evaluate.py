@@ -115,6 +115,10 @@ def test_eval_and_sample_commands_on_a_model_folder(model_folder, tmp_path):
     completions = list(evaluate.sample_checkpoint(
         str(model_folder), ['what is 3+4?'], n=3, temperature=1.0, top_p=0.9, top_k=20, min_p=0.01, max_tokens=6, seed=1))
     assert len(completions) == 3 and all(c.n_tokens <= 6 for c in completions)
+    # Where no length is told it is half of the model's 256 positions, so that a prompt fits.
+    completions = list(evaluate.sample_checkpoint(
+        str(model_folder), ['what is 3+4?'], n=2, temperature=1.0, top_p=1.0, top_k=0, min_p=0.0, max_tokens=None, seed=1))
+    assert max(c.n_tokens for c in completions) == 128
 
 
 def test_too_few_problems_and_unknown_checkpoints_are_named(model_folder, inputs):
