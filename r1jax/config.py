@@ -69,6 +69,8 @@ class Experiment:
                 raise ValueError(f"'{name}' cannot name an experiment or a stage: use letters, digits, _ . -")
         if not self.stages:
             raise ValueError('stages must name at least one stage')
+        if 'base' in self.stages:
+            raise ValueError("no stage may be named 'base': that is what the model before all stages is called")
         if not 0 <= self.seed < 2**32:
             raise ValueError(f'seed must be at least 0 and less than 2**32, got {self.seed}')
         if self.cpu_devices < 1:

@@ -8,6 +8,13 @@ class UserError(Exception):
     """Bad input: the message is one sentence that says what is wrong, where, and the nearest valid choice."""
 
 
+def at_least(low: int, settings: object, *names: str) -> None:
+    """Raises UserError for the first of the named settings that is below `low`."""
+    for name in names:
+        if getattr(settings, name) < low:
+            raise UserError(f'{name}={getattr(settings, name)} must be at least {low}')
+
+
 def nearest(name: str, choices: Iterable[str]) -> str:
     """Returns " (did you mean 'x'?)" for the closest of `choices`, else " (known: a, b, ...)" for the first twelve."""
     choices = sorted(choices)

@@ -15,10 +15,11 @@ from ml_collections import ConfigDict
 import r1jax
 from r1jax.config import Experiment, config_hash, parse_experiment, to_dict
 from r1jax.errors import UserError, nearest
+from r1jax.models import transformer
 from r1jax.parallel.distributed import barrier, is_leader
 from r1jax.parallel.mesh import make_mesh
-from r1jax.parallel.rules import TRAINING, Sharding
-from r1jax.runtime.checkpoint import load_model, resolve
+from r1jax.parallel.rules import DECODING, TRAINING, Sharding
+from r1jax.runtime.checkpoint import load_model, read_config
 from r1jax.runtime.report import build_report
 from r1jax.runtime.summary import print_table
 from r1jax.stages import evaluate, grpo, pretrain
@@ -42,17 +43,17 @@ def run_experiment(config: ConfigDict, workdir: pathlib.Path, only: str | None =
     Raises:
         UserError: if the config is wrong, or the folder holds another experiment (which is left as it is).
     """
-    experiment = parse_experiment(config, {kind: cls for kind, (cls, _) in STAGES.items()}, evaluate.Evaluation)
+    experiment = _parse(config)
     if only is not None and only not in experiment.stages:
         raise UserError(f"--only={only}: the experiment has no such stage{nearest(only, experiment.stages)}")
     mesh = make_mesh(experiment.mesh)
     sharding = Sharding(mesh, TRAINING)
-    if experiment.base:
-        resolve(experiment.base)
+    model = read_config(experiment.base) if experiment.base else None
     for stage in experiment.stages.values():
-        stage.config.check(sharding)
-    if experiment.evaluation:
-        experiment.evaluation.check(sharding)
+        model = stage.config.check(sharding, model)
+        transformer.shardings(model, Sharding(mesh, DECODING))
+        if experiment.evaluation:
+            experiment.evaluation.check(sharding, model)
     workdir = pathlib.Path(workdir)
     _claim(workdir, experiment)
     base = experiment.base
@@ -101,19 +102,22 @@ def _claim(workdir: pathlib.Path, experiment: Experiment) -> None:
             held = json.loads(path.read_text())
         except ValueError as error:
             raise UserError(f'{path} cannot be read, so {workdir} may hold another run: {error}') from error
-        if held.get('hash') != digest:
-            difference = _first_difference(held.get('experiment', {}), description)
+        held = _in_full(held.get('experiment', {}))
+        if config_hash(held) != digest:
             raise UserError(
-                f"{workdir} holds another experiment ('{held.get('experiment', {}).get('name')}', which differs in "
-                f'{difference}): choose another --workdir; nothing was changed')
+                f"{workdir} holds another experiment ('{held.get('name')}', which differs in "
+                f'{_first_difference(held, description)}): choose another --workdir; nothing was changed')
         return
     # A run that was killed while it wrote its manifest leaves the half-written file, whose name begins with a dot.
-    if workdir.exists() and any(not path.name.startswith('.') for path in workdir.iterdir()):
-        raise UserError(f'{workdir} is not empty and holds no run: choose another --workdir; nothing was changed')
-    barrier('checked')  # before anything is there that another host would take for somebody's
-    if not is_leader():
-        return
-    workdir.mkdir(parents=True, exist_ok=True)
+    try:
+        if workdir.exists() and any(not path.name.startswith('.') for path in workdir.iterdir()):
+            raise UserError(f'{workdir} is not empty and holds no run: choose another --workdir; nothing was changed')
+        barrier('checked')  # before anything is there that another host would take for somebody's
+        if not is_leader():
+            return
+        workdir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f'{workdir} cannot be a run\'s folder: {error.strerror}') from error
     _write_json(path, {
         'experiment': description,
         'hash': digest,
@@ -123,11 +127,24 @@ def _claim(workdir: pathlib.Path, experiment: Experiment) -> None:
     })
 
 
+def _parse(config: ConfigDict) -> Experiment:
+    return parse_experiment(config, {kind: cls for kind, (cls, _) in STAGES.items()}, evaluate.Evaluation)
+
+
+def _in_full(recorded: dict) -> dict:
+    """A recorded experiment with today's defaults for settings that did not exist when it was recorded."""
+    try:
+        return to_dict(_parse(ConfigDict(recorded)))
+    except UserError:
+        return recorded  # it is no experiment today, so it is another one
+
+
 def _first_difference(held: object, wanted: object, where: str = '') -> str:
     if isinstance(held, dict) and isinstance(wanted, dict):
         for key in sorted({*held, *wanted}):
             if held.get(key) != wanted.get(key):
                 return _first_difference(held.get(key), wanted.get(key), f'{where}.{key}' if where else key)
+        return f'the order of {where or "its settings"}: {", ".join(held)} there, {", ".join(wanted)} here'
     return f'{where}: {held!r} there, {wanted!r} here'
 
 

@@ -8,10 +8,14 @@ from ml_collections import ConfigDict
 from r1jax.errors import UserError
 from r1jax.models import config as model_config
 from r1jax.models.config import ModelConfig
-from r1jax.pipeline import STAGES, run_experiment
+from r1jax.parallel.mesh import make_mesh
+from r1jax.parallel.rules import DECODING, Sharding
+from r1jax.pipeline import STAGES, _parse, run_experiment
+from r1jax.runtime.checkpoint import load_model
+from r1jax.stages.evaluate import evaluate
 
 MINI = ModelConfig(
-    vocab_size=640, d_model=32, n_layers=1, n_heads=2, n_kv_heads=1, head_dim=16, d_ff=48, tie_embeddings=True,
+    vocab_size=640, d_model=32, n_layers=1, n_heads=2, n_kv_heads=2, head_dim=16, d_ff=48, tie_embeddings=True,
     max_positions=256)
 
 
@@ -22,16 +26,19 @@ def mini(monkeypatch):
 
 def experiment(**changes) -> ConfigDict:
     config = ConfigDict({
-        'name': 'mini', 'seed': 1, 'mesh': {'data': 2, 'fsdp': 2, 'tensor': 1, 'expert': 2}, 'stages': {}})
+        'name': 'mini', 'seed': 1, 'mesh': {'data': 2, 'fsdp': 2, 'tensor': 2}, 'stages': {}})
     config.stages.a_pretrain = ConfigDict({
         'kind': 'pretrain', 'model': 'mini', 'steps': 3, 'documents_per_step': 8, 'tokenizer_documents': 1500,
         'optimizer': {'learning_rate': 1e-2}})
     config.stages.b_rl = ConfigDict({
         'kind': 'grpo', 'task': 'tiny_reasoning', 'steps': 2, 'prompts': 4, 'group': 2, 'micro_rows': 4,
-        'sampling': {'slots': 8, 'max_tokens': 8}, 'optimizer': {'learning_rate': 1e-3}})
+        'sampling': {'slots': 8, 'max_tokens': 8}, 'optimizer': {'learning_rate': 1e-1}})
     config.evaluation = ConfigDict({'suites': {'main': {
         'task': 'tiny_reasoning', 'problems': 12, 'samples': 2,
         'sampling': {'slots': 8, 'max_tokens': 8, 'temperature': 0.6, 'top_p': 0.95}}}})
+    for name in ('main@1', 'longer'):
+        config.evaluation.suites[name] = ConfigDict({
+            'task': 'tiny_reasoning', 'problems': 4, 'samples': 2, 'sampling': {'slots': 8, 'max_tokens': 8}})
     config.update(changes)
     return config
 
@@ -44,6 +51,14 @@ def test_an_experiment_runs_through_to_its_report_and_a_second_start_does_nothin
     assert list(summary['stages']) == ['a_pretrain', 'b_rl']
     figure = summary['stages']['b_rl']['pass@1/T=0.6/all']
     assert figure.keys() == {'mean', 'low', 'high', 'n'} and figure['n'] == 12
+    assert {'pass@1/T=1/all', 'pass@1/T=1/longer/all'} <= summary['stages']['b_rl'].keys()
+    # The figures of a stage are those of the model that it left.
+    parsed = _parse(experiment())
+    decoding = Sharding(make_mesh(parsed.mesh), DECODING)
+    for name in summary['stages']:
+        model = load_model(tmp_path / 'run' / 'stages' / name, decoding)
+        assert summary['stages'][name] == evaluate(model, parsed.evaluation, decoding, 1, name)
+    assert summary['stages']['a_pretrain'] != summary['stages']['b_rl']
     manifest = json.loads((tmp_path / 'run' / 'manifest.json').read_text())
     assert manifest['experiment']['seed'] == 1
     stage = tmp_path / 'run' / 'stages' / 'b_rl'
@@ -58,6 +73,32 @@ def test_an_experiment_runs_through_to_its_report_and_a_second_start_does_nothin
     with pytest.raises(UserError, match=r"holds another experiment \('mini', which differs in seed: 1 there, 2 here\)"):
         run_experiment(experiment(seed=2), tmp_path / 'run')
     assert json.loads((tmp_path / 'run' / 'manifest.json').read_text()) == manifest
+
+
+def test_a_run_recorded_before_a_setting_existed_goes_on_and_the_order_of_stages_counts(tmp_path, monkeypatch):
+    monkeypatch.setattr('r1jax.pipeline.STAGES', {
+        name: (cls, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)) for name, (cls, _) in STAGES.items()})
+    with pytest.raises(KeyboardInterrupt):
+        run_experiment(experiment(), tmp_path)
+    path = tmp_path / 'manifest.json'
+    manifest = json.loads(path.read_text())
+    del manifest['experiment']['dtype'], manifest['experiment']['stages']['b_rl']['mask_truncated']
+    path.write_text(json.dumps(manifest | {'hash': 'of other defaults'}))
+    with pytest.raises(KeyboardInterrupt):  # that is, it begins to train
+        run_experiment(experiment(), tmp_path)
+    stages = manifest['experiment']['stages']
+    manifest['experiment']['stages'] = {name: stages[name] for name in reversed(stages)}
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(UserError, match='the order of stages: b_rl, a_pretrain there, a_pretrain, b_rl here'):
+        run_experiment(experiment(), tmp_path)
+
+
+@pytest.mark.parametrize('workdir', ['file', 'file/sub'])
+def test_a_workdir_that_cannot_be_one_is_told(tmp_path, workdir):
+    (tmp_path / 'file').write_text('precious')
+    with pytest.raises(UserError, match="cannot be a run's folder"):
+        run_experiment(experiment(), tmp_path / workdir)
+    assert (tmp_path / 'file').read_text() == 'precious'
 
 
 def test_a_folder_that_is_no_run_is_left_alone(tmp_path):
@@ -79,7 +120,21 @@ def test_a_run_killed_while_it_wrote_its_manifest_starts_again(tmp_path, monkeyp
 @pytest.mark.parametrize('change, sentence', [
     ({'base': 'nowhere'}, 'checkpoint nowhere does not exist'),
     ({'mesh': {'data': 3}}, 'does not lay out 8 device'),
-    ({'mesh': {'data': 8, 'fsdp': 1, 'expert': 1}}, r'micro_rows=4 is not divisible by 8.*nearest that is: 8'),
+    ({'mesh': {'data': 8, 'fsdp': 1, 'tensor': 1}}, r'micro_rows=4 is not divisible by 8.*nearest that is: 8'),
+    ({'mesh': {'data': 2, 'fsdp': 1, 'tensor': 4}}, "'kv_heads' dimension of 2 is not divisible by 4"),
+    ({'mesh': {'data': 2, 'fsdp': 2, 'tensor': 1, 'expert': 2}}, 'expert must be 1'),
+    ({'stages': {'a_pretrain': {'steps': 0}}}, 'steps=0 must be at least 1'),
+    ({'stages': {'b_rl': {'checkpoint_every': 0}}}, 'checkpoint_every=0 must be at least 1'),
+    ({'stages': {'b_rl': {'minibatches': 0}}}, 'minibatches=0 must be at least 1'),
+    ({'stages': {'b_rl': {'resample_rounds': -1}}}, 'resample_rounds=-1 must be at least 0'),
+    ({'stages': {'b_rl': {'sampling': {'max_tokens': 256}}}}, "max_tokens=256 leaves no room.*256 positions"),
+    ({'stages': {'b_rl': {'rewards': 'overlong=1'}}}, "'overlong' needs the option"),
+    ({'evaluation': {'suites': {'main': {'problems': 0}}}}, 'problems=0 must be at least 1'),
+    ({'evaluation': {'suites': {'main': {'problems': 10**6}}}}, "suites.main: .*problems=1000000, but 'test' has only"),
+    ({'evaluation': {'suites': {'main@2': {'task': 'tiny_logic'}}}}, "'main@2' would write its figures over"),
+    ({'evaluation': {'suites': {'a/b': {'task': 'tiny_logic'}}}}, "'a/b' cannot name a suite"),
+    ({'stages': {'base': {'kind': 'pretrain', 'model': 'mini', 'steps': 1, 'optimizer': {'learning_rate': 1.0}}}},
+     "no stage may be named 'base'"),
     ({'stages': {'b_rl': {'task': 'tiny_reasonning'}}}, "did you mean 'tiny_reasoning'"),
     ({'stages': {'b_rl': {'rewards': 'acuracy=1'}}}, "did you mean 'accuracy'"),
 ])
@@ -87,6 +142,14 @@ def test_what_cannot_run_writes_nothing(tmp_path, change, sentence):
     with pytest.raises(UserError, match=sentence):
         run_experiment(experiment(**change), tmp_path / 'run')
     assert not (tmp_path / 'run').exists()
+
+
+def test_stage_by_stage_is_the_same_as_all_at_once(tmp_path):
+    run_experiment(experiment(), tmp_path / 'whole')
+    for name in ('a_pretrain', 'b_rl'):
+        run_experiment(experiment(), tmp_path / 'parts', only=name)
+    whole, parts = (json.loads((tmp_path / name / 'summary.json').read_text()) for name in ('whole', 'parts'))
+    assert whole == parts
 
 
 def test_only_needs_the_stages_before_it(tmp_path):

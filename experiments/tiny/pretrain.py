@@ -27,7 +27,7 @@ def get_config(arg: str = '') -> ConfigDict:
         'steps': 3200,
         'documents_per_step': 64,
         'optimizer': {
-            'name': 'muon', 'learning_rate': 6e-3, 'schedule': 'cosine', 'warmup_steps': 100, 'total_steps': 3200,
+            'name': 'muon', 'learning_rate': 6e-3, 'schedule': 'cosine', 'warmup_steps': 100,
             'end_ratio': 0.02, 'weight_decay': 0.05},
     })
     config.evaluation = suites.short()

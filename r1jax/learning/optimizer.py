@@ -39,8 +39,7 @@ class OptimizerConfig:
         learning_rate: the peak.
         schedule: what follows the warm-up: 'constant', or 'cosine' or 'linear' down to the end rate.
         warmup_steps: updates over which the rate rises linearly, from learning_rate / warmup_steps.
-        total_steps: updates of the run; the last one has the end rate. Needed unless the schedule is
-          constant.
+        total_steps: updates until the end rate is reached; 0 is all updates of the stage, see `over`.
         end_ratio: end rate as a share of `learning_rate`.
         b1, b2, eps: AdamW's (under 'muon' b1 and b2 are of the leaves that are not matrices, eps of all).
         weight_decay: decoupled, times the learning rate; never on norms, biases and embeddings (under 'muon',
@@ -76,15 +75,21 @@ class OptimizerConfig:
             raise UserError(
                 f'OptimizerConfig.clip_norm must be positive, or None for no clipping, got {self.clip_norm}'
             )
-        if self.schedule != 'constant' and self.total_steps <= self.warmup_steps:
+        if self.schedule != 'constant' and 0 < self.total_steps <= self.warmup_steps:
             raise UserError(
                 f"OptimizerConfig.schedule='{self.schedule}' needs total_steps greater than warmup_steps, "
                 f'got {self.total_steps} and {self.warmup_steps}'
             )
 
+    def over(self, updates: int) -> 'OptimizerConfig':
+        """Returns the same with `updates` as total_steps, unless that is set. Raises UserError if the warm-up is longer."""
+        return dataclasses.replace(self, total_steps=self.total_steps or updates)
+
 
 def make_schedule(config: OptimizerConfig) -> optax.Schedule:
     """The learning rate (float32) as a function of the number of updates already made."""
+    if config.schedule != 'constant' and not config.total_steps:
+        raise ValueError(f"schedule='{config.schedule}' without total_steps: call OptimizerConfig.over first")
     decay_steps = max(1, config.total_steps - 1 - config.warmup_steps)
 
     def schedule(count):

@@ -18,7 +18,7 @@ from r1jax.errors import UserError
 from r1jax.interop import hf
 from r1jax.models import transformer
 from r1jax.models.config import ModelConfig
-from r1jax.parallel.distributed import is_leader
+from r1jax.parallel.distributed import barrier, is_leader
 from r1jax.parallel.rules import Sharding, put
 
 # Models that ship with the package, by the name after 'package:'.
@@ -57,6 +57,18 @@ def resolve(spec: str | pathlib.Path) -> pathlib.Path:
     raise UserError(f'checkpoint {spec} {what}')
 
 
+def read_config(spec: str | pathlib.Path) -> ModelConfig:
+    """Returns the description of a model without its parameters. Raises UserError as `load_model` does."""
+    folder = resolve(spec)
+    path = folder / 'model.json'
+    if not path.exists():
+        return hf.read_config(folder)
+    try:
+        return ModelConfig(**json.loads(path.read_text()))
+    except (ValueError, TypeError) as error:
+        raise UserError(f'{path} is no model description: {error}') from error
+
+
 def load_model(spec: str | pathlib.Path, sharding: Sharding, dtype: str | None = None) -> Model:
     """Reads a model folder onto the mesh; parameters come as float32.
 
@@ -66,19 +78,14 @@ def load_model(spec: str | pathlib.Path, sharding: Sharding, dtype: str | None =
     Raises:
         UserError: if the folder, a file or a tensor is missing or damaged, or the mesh does not divide the parameters.
     """
-    folder = resolve(spec)
+    folder, cfg = resolve(spec), read_config(spec)
     if (folder / 'model.json').exists():
-        try:
-            cfg = ModelConfig(**json.loads((folder / 'model.json').read_text()))
-        except (ValueError, TypeError) as error:
-            raise UserError(f"{folder / 'model.json'} is no model description: {error}") from error
         with ocp.StandardCheckpointer() as checkpointer:
             try:
                 params = checkpointer.restore((folder / 'params').absolute(), abstract_params(cfg, sharding))
             except (ValueError, FileNotFoundError, KeyError) as error:
                 raise UserError(f"{folder / 'params'} cannot be read: {str(error).splitlines()[0]}") from error
     else:
-        cfg = hf.read_config(folder)
         params = put(hf.read_params(folder, cfg), transformer.shardings(cfg, sharding))
     cfg = dataclasses.replace(cfg, dtype=dtype or cfg.dtype)
     return Model(params, cfg, tokenizers.load(folder))
@@ -98,6 +105,7 @@ def save_model(folder: pathlib.Path, model: Model) -> None:
     if is_leader():
         model.tokenizer.save(folder)
         (folder / 'model.json').write_text(json.dumps(dataclasses.asdict(model.cfg), indent=2) + '\n')
+    barrier(f'{folder} saved')  # before a host that does not write goes on to read it
 
 
 class Checkpoints:

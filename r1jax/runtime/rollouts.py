@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 from r1jax.errors import UserError
 
 SCHEMA = pa.schema([
-    ('step', pa.int32()),              # optimiser step that the completion was sampled for
-    ('prompt_id', pa.int64()),         # the same id is the same problem, in every file of the stage
+    ('step', pa.int32()),              # the rollout that the completion belongs to; 0 in an evaluation
+    ('prompt_id', pa.int64()),         # position of the problem in its task: in one task, the same id is the same problem
     ('sample', pa.int32()),            # which of the prompt's G samples
     ('task', pa.string()),             # family of the problem, e.g. 'arithmetic'
     ('kind', pa.string()),             # finer kind within the family

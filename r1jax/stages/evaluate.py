@@ -10,17 +10,20 @@ import itertools
 import json
 import math
 import pathlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
 from r1jax.data import tasks
 from r1jax.data.tinyworld import count_reflection_words
-from r1jax.errors import UserError
+from r1jax.errors import UserError, at_least
+from r1jax.learning.step import reshard
+from r1jax.models.config import ModelConfig
 from r1jax.parallel.distributed import is_leader
 from r1jax.parallel.mesh import MeshConfig, make_mesh
 from r1jax.parallel.rules import DECODING, Sharding
-from r1jax.rewards.accuracy import canonical, is_correct
+from r1jax.rewards.accuracy import UNGRADED, canonical, is_correct
 from r1jax.rewards.answers import extract_answer
 from r1jax.rewards.base import Example
 from r1jax.rewards.format import has_format
@@ -31,7 +34,7 @@ from r1jax.runtime.progress import Progress
 from r1jax.runtime.rollouts import write_rollouts
 from r1jax.sampling.engine import Engine, Request
 from r1jax.sampling.logits import SamplingConfig
-from r1jax.stages.rollout import Rollout, prefilled, row, sample
+from r1jax.stages.rollout import Rollout, check_lengths, prefilled, row, sample
 
 # Two-sided 95% quantile of the normal distribution.
 Z95 = 1.959964
@@ -55,21 +58,48 @@ class Suite:
     sampling: SamplingConfig = SamplingConfig(temperature=0.6, top_p=0.95)
     split: str = 'test'
 
+    def __post_init__(self):
+        at_least(1, self, 'problems', 'samples')
+
+    def examples(self) -> list[Example]:
+        """Returns the problems. Raises UserError for an unknown task or split, or one with fewer problems than wanted."""
+        found = list(itertools.islice(tasks.open_task(self.task, self.split), self.problems))
+        if len(found) < self.problems:
+            raise UserError(f"task '{self.task}': problems={self.problems}, but '{self.split}' has only {len(found)}")
+        return found
+
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """The measurements of an experiment. Figures of the suite 'main' are named by family and language; those of any
-    other suite begin with its name."""
+    """The measurements of an experiment. Figures of the suite 'main' (and of 'main@1', which may have another temperature)
+    are named by family and language; those of any other suite begin with its name."""
 
     suites: dict[str, Suite]
 
-    def check(self, sharding: Sharding) -> None:
-        """Raises UserError for slots that the mesh does not divide, an unknown task or split, a gold answer that cannot be
-        graded."""
+    def __post_init__(self):
+        figures = set()
         for name, suite in self.suites.items():
-            sharding.check_batch(f'evaluation.suites.{name}.sampling.slots', suite.sampling.slots)
-            tasks.open_task(suite.task, suite.split)
-            tasks.check_answers(suite.task, suite.split)
+            if not re.fullmatch(r'[A-Za-z0-9][A-Za-z0-9_.@-]*', name):
+                raise UserError(f"'{name}' cannot name a suite: use letters, digits, _ . @ -")
+            named = (_prefix(name), f'{suite.sampling.temperature:g}')
+            if named in figures:
+                raise UserError(f"suite '{name}' would write its figures over those of another: give it another name")
+            figures.add(named)
+
+    def check(self, sharding: Sharding, model: ModelConfig) -> None:
+        """Raises UserError, naming the suite, for what can be known to fail before anything runs."""
+        for name, suite in self.suites.items():
+            try:
+                check_lengths(model, suite.sampling, sharding)
+                suite.examples()
+                tasks.check_answers(suite.task, suite.split)
+            except UserError as error:
+                raise UserError(f'evaluation.suites.{name}: {error}') from error
+
+
+def _prefix(name: str) -> str:
+    """What the figures of a suite begin with."""
+    return '' if name.split('@')[0] == 'main' else f'{name}/'
 
 
 def measure(
@@ -78,7 +108,8 @@ def measure(
     """Samples and grades a suite.
 
     Args:
-        model: parameters laid out for decoding.
+        model: parameters in whatever layout.
+        sharding: of decoding.
         samples_file: where to write the first two samples of each problem as Parquet; None keeps none.
 
     Returns:
@@ -87,10 +118,8 @@ def measure(
     Raises:
         UserError: for an unknown task, or one with fewer problems than asked for.
     """
-    examples = list(itertools.islice(tasks.open_task(suite.task, suite.split), suite.problems))
-    if len(examples) < suite.problems:
-        raise UserError(f"task '{suite.task}': problems={suite.problems}, but '{suite.split}' has only {len(examples)}")
-    engine = Engine(model.params, model.cfg, suite.sampling, eos=model.tokenizer.eos_id, sharding=sharding, seed=seed)
+    examples = suite.examples()
+    engine = _engine(model, suite.sampling, sharding, seed)
     graded, kept = [], []
     # In portions, so that there is progress to show; the slots stay full because a portion is many times their number.
     portion = max(1, 16 * suite.sampling.slots // suite.samples)
@@ -106,6 +135,12 @@ def measure(
     if samples_file is not None and is_leader():
         write_rollouts(samples_file, kept)
     return graded
+
+
+def _engine(model: Model, sampling: SamplingConfig, sharding: Sharding, seed: int) -> Engine:
+    """A sampler with the parameters as training's has them: in the dtype that the model computes in."""
+    params = reshard(model.params, cfg=model.cfg, sharding=sharding, dtype=model.cfg.dtype)
+    return Engine(params, model.cfg, sampling, eos=model.tokenizer.eos_id, sharding=sharding, seed=seed)
 
 
 def _row(rollout: Rollout, correct: float) -> dict:
@@ -162,8 +197,6 @@ def summarise(graded: Sequence[dict], suite: Suite, prefix: str = '') -> dict[st
     metrics = {}
     for group, problems in by_group.items():
         shares = {
-            'pass@1': [np.mean(p['correct']) for p in problems],
-            'last_answer': [np.mean(p['last_answer']) for p in problems],
             'format': [np.mean(p['format']) for p in problems],
             'truncated': [np.mean(p['truncated']) for p in problems],
         }
@@ -171,11 +204,15 @@ def summarise(graded: Sequence[dict], suite: Suite, prefix: str = '') -> dict[st
         told = [np.mean(p['language']) for p in problems if not np.isnan(p['language'][0])]
         if told:
             shares['language_consistency'] = told
-        if k > 1:
-            shares[f'cons@{k}'] = [p['cons'] for p in problems]
-            shares[f'pass@{k}'] = [max(p['correct']) for p in problems]
-            shares[f'last_answer_cons@{k}'] = [p['last_answer_cons'] for p in problems]
-            shares[f'last_answer_pass@{k}'] = [max(p['last_answer']) for p in problems]
+        rated = [p for p in problems if p['example'].task not in UNGRADED]
+        if rated:
+            shares['pass@1'] = [np.mean(p['correct']) for p in rated]
+            shares['last_answer'] = [np.mean(p['last_answer']) for p in rated]
+        if rated and k > 1:
+            shares[f'cons@{k}'] = [p['cons'] for p in rated]
+            shares[f'pass@{k}'] = [max(p['correct']) for p in rated]
+            shares[f'last_answer_cons@{k}'] = [p['last_answer_cons'] for p in rated]
+            shares[f'last_answer_pass@{k}'] = [max(p['last_answer']) for p in rated]
         metrics |= {f'{name}/{t}/{group}': share_interval(values) for name, values in shares.items()}
         metrics[f'length/{t}/{group}'] = mean_interval([np.mean(p['length']) for p in problems])
         metrics[f'reflection_per_1k/{t}/{group}'] = ratio_interval(
@@ -224,7 +261,7 @@ def evaluate(
     for name, suite in evaluation.suites.items():
         file = folder / f'{title}.{name}.parquet' if folder else None
         graded = measure(model, suite, sharding, seed, f'{title} {name}', file)
-        metrics |= summarise(graded, suite, '' if name.split('@')[0] == 'main' else f'{name}/')
+        metrics |= summarise(graded, suite, _prefix(name))
     return metrics
 
 
@@ -243,6 +280,10 @@ def evaluate_checkpoint(
     seed: int, out: pathlib.Path | None,
 ) -> dict[str, Mapping[str, float]]:
     """`python -m r1jax eval`: measures a model folder on the test split of a task; writes JSON to `out` if given."""
+    if out is not None:
+        if out.is_dir():
+            raise UserError(f'--out={out} is a folder: name a file')
+        out.parent.mkdir(parents=True, exist_ok=True)
     tasks.check_answers(task, 'test')
     model, sharding = _open(checkpoint)
     slots = 64 + -64 % sharding.batch_ways
@@ -251,7 +292,6 @@ def evaluate_checkpoint(
     metrics = summarise(measure(model, suite, sharding, seed, 'eval'), suite)
     result = {'checkpoint': checkpoint, 'task': task, 'seed': seed, 'metrics': metrics}
     if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(json.dumps(result, indent=2) + '\n')
     return result
 
@@ -275,7 +315,7 @@ def sample_checkpoint(
     slots = min(64, n * len(prompts))
     max_tokens = max_tokens or _usual_length(model)
     sampling = SamplingConfig(slots + -slots % sharding.batch_ways, max_tokens, temperature, top_k, top_p, min_p)
-    engine = Engine(model.params, model.cfg, sampling, eos=tokenizer.eos_id, sharding=sharding, seed=seed)
+    engine = _engine(model, sampling, sharding, seed)
     bos = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
     requests = [Request(tuple(bos + tokenizer.encode(prompt)), i, n) for i, prompt in enumerate(prompts)]
     for completion in engine.generate(requests):

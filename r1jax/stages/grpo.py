@@ -21,7 +21,7 @@ import jax
 import numpy as np
 
 from r1jax.data import tasks
-from r1jax.errors import UserError
+from r1jax.errors import UserError, at_least
 from r1jax.learning.grpo import (
     GRPOLoss,
     group_advantages,
@@ -42,11 +42,12 @@ from r1jax.learning.step import (
     reshard,
     score,
 )
+from r1jax.models import transformer
 from r1jax.models.config import ModelConfig
 from r1jax.parallel import distributed
 from r1jax.parallel.distributed import is_leader
 from r1jax.parallel.rules import Sharding
-from r1jax.rewards.accuracy import TASKS
+from r1jax.rewards.accuracy import TASKS, UNGRADED
 from r1jax.rewards.base import parse_weights
 from r1jax.rewards.mix import RewardMix
 from r1jax.rewards.pool import WorkerPool
@@ -57,7 +58,7 @@ from r1jax.runtime.rollouts import step_path, write_rollouts
 from r1jax.sampling.engine import Engine
 from r1jax.sampling.logits import SamplingConfig
 from r1jax.stages.base import Artifact, Inputs
-from r1jax.stages.rollout import Rollout, prefilled, row, sample, text_metrics
+from r1jax.stages.rollout import Rollout, check_lengths, prefilled, row, sample, text_metrics
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,7 +97,7 @@ class GRPOStage:
     optimizer: OptimizerConfig
     sampling: SamplingConfig
     rewards: str = 'accuracy=1,format=1'
-    reward_options: dict[str, dict[str, int | float]] = dataclasses.field(default_factory=dict)
+    reward_options: dict[str, dict[str, int | float | bool | str]] = dataclasses.field(default_factory=dict)
     reward_workers: int = 0
     reward_timeout_s: float = 10.0
     loss: GRPOLoss = GRPOLoss()
@@ -112,6 +113,10 @@ class GRPOStage:
     checkpoint_every: int = 20
 
     def __post_init__(self):
+        at_least(
+            1, self, 'steps', 'prompts', 'minibatches', 'inner_epochs', 'row_length', 'micro_rows', 'checkpoint_every')
+        at_least(0, self, 'resample_rounds', 'reference_every', 'reward_workers')
+        self.optimizer.over(self.updates)
         s = self.sampling
         if s.temperature != self.loss.temperature:
             raise UserError(
@@ -127,15 +132,28 @@ class GRPOStage:
             raise UserError(f'group={self.group} must be at least 2: an advantage is relative to the group')
         parse_weights(self.rewards)
 
-    def check(self, sharding: Sharding) -> None:
-        """Raises UserError for what can be known to fail before anything runs: an indivisible batch, an unknown task, an
-        option that a reward does not have, a gold answer that cannot be graded."""
+    @property
+    def updates(self) -> int:
+        """Optimizer updates of the whole stage."""
+        return self.steps * self.minibatches * self.inner_epochs
+
+    def check(self, sharding: Sharding, base: ModelConfig | None) -> ModelConfig:
+        """Returns what the model will be, which is what the base is.
+
+        Raises UserError for what can be known to fail before anything runs: no base, a batch or parameters that the mesh
+        does not divide, an unknown task, an option that a reward does not have, a gold answer that cannot be graded.
+        """
+        if base is None:
+            raise UserError("a stage of kind 'grpo' needs a model to start from: set base, or put a stage before it")
+        transformer.shardings(base, sharding)
+        check_lengths(base, self.sampling, sharding)
         for name, size in (('sampling.slots', self.sampling.slots), ('micro_rows', self.micro_rows)):
             sharding.check_batch(name, size)
         RewardMix(self.rewards, options=self.reward_options)
         first = next(tasks.open_task(self.task, 'train'))
         if first.task in TASKS or 'accuracy' in parse_weights(self.rewards):
             tasks.check_answers(self.task, 'train')
+        return base
 
 
 @dataclasses.dataclass
@@ -178,7 +196,8 @@ def run(stage: GRPOStage, inputs: Inputs, folder: pathlib.Path) -> Artifact:
     training, decoding = inputs.training, inputs.decoding
     base = load_model(inputs.base, training, inputs.dtype)
     cfg, tokenizer = base.cfg, base.tokenizer
-    state = init_state(base.params, cfg, stage.optimizer, training)
+    optimizer = stage.optimizer.over(stage.updates)
+    state = init_state(base.params, cfg, optimizer, training)
     # A copy, because updates reuse the buffers of the state they replace.
     reference = jax.tree.map(lambda x: x.copy(), state.params)
     examples = tasks.open_task(stage.task, 'train', seed=inputs.seed)
@@ -210,7 +229,7 @@ def run(stage: GRPOStage, inputs: Inputs, folder: pathlib.Path) -> Artifact:
                 scored, metrics = collect(stage, engine, tokenizer, examples, reward, step, clock)
                 sequences, advantages_B = prepare(stage, scored, state.params, reference, cfg, training)
                 clock.lap('scoring')
-                state, more = update(stage, state, sequences, cfg, training, inputs.seed, step)
+                state, more = update(stage, optimizer, state, sequences, cfg, training, inputs.seed, step)
                 clock.lap('update')
                 tokens = sum(len(s.tokens) for s in sequences)
                 trained = tokens / (clock.seconds['scoring'] + clock.seconds['update'])
@@ -290,11 +309,15 @@ def reward_metrics(stage: GRPOStage, seen: Scored, kept: Scored) -> dict[str, fl
     for name, values in seen.components.items():
         lost = name in ('timeouts', 'crashes')
         metrics[f'rewards/{name}' if lost else f'reward/{name}'] = values.sum() if lost else values.mean()
-    right = seen.components['accuracy'] if 'accuracy' in seen.components else np.full(len(seen.rollouts), np.nan)
-    metrics['pass_rate'] = right.mean()
+    # Problems that no rule can grade are in no pass rate, rather than counted as wrong.
+    graded = np.array([rollout.example.task not in UNGRADED for rollout in seen.rollouts])
+    graded &= 'accuracy' in seen.components
+    right = seen.components.get('accuracy', np.zeros(len(graded)))
+    metrics['pass_rate'] = right[graded].mean() if graded.any() else float('nan')
     by_family = collections.defaultdict(list)
-    for rollout, value in zip(seen.rollouts, right, strict=True):
-        by_family[f'{rollout.example.task}/{rollout.example.language}'].append(value)
+    for index in np.flatnonzero(graded):
+        example = seen.rollouts[index].example
+        by_family[f'{example.task}/{example.language}'.rstrip('/')].append(right[index])
     metrics |= {f'pass_rate/{name}': np.mean(values) for name, values in by_family.items()}
     metrics['groups/zero_variance'] = zero_variance_groups(seen.reward_B, stage.group).mean()
     metrics['groups/resampled'] = (len(seen.rollouts) - len(kept.rollouts)) // stage.group
@@ -344,7 +367,8 @@ def prepare(
 
 
 def update(
-    stage: GRPOStage, state: TrainState, sequences: Sequence[TokenSequence], cfg: ModelConfig, sharding, seed: int, step: int
+    stage: GRPOStage, optimizer: OptimizerConfig, state: TrainState, sequences: Sequence[TokenSequence], cfg: ModelConfig,
+    sharding: Sharding, seed: int, step: int,
 ) -> tuple[TrainState, dict[str, float]]:
     """M minibatches of whole groups, dealt anew in every inner epoch; metrics over all of them."""
     shuffle = np.random.default_rng((seed, step))
@@ -360,12 +384,11 @@ def update(
             grads, more = accumulate(
                 grpo_gradients, state.params, micro_batches(packed, weights, stage.micro_rows, sharding),
                 cfg=cfg, loss=stage.loss, sharding=sharding)
-            state, metrics = apply_gradients(state, grads, optimizer=stage.optimizer, cfg=cfg, sharding=sharding)
+            state, metrics = apply_gradients(state, grads, optimizer=optimizer, cfg=cfg, sharding=sharding)
             diagnostics = more if diagnostics is None else merge_diagnostics(diagnostics, more)
             norms.append(metrics['grad_norm'])
-    updates = stage.minibatches * stage.inner_epochs
     return state, mean_diagnostics(diagnostics) | {
-        'loss': float(diagnostics['loss_sum']) / updates,
+        'loss': float(diagnostics['loss_sum']) / len(norms),
         'grad_norm': float(np.mean([float(n) for n in norms])),
         'lr': float(metrics['lr']),
     }

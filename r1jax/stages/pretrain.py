@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from r1jax.data import tinyworld, tokenizers
-from r1jax.errors import UserError, nearest
+from r1jax.errors import UserError, at_least, nearest
 from r1jax.learning.optimizer import OptimizerConfig
 from r1jax.learning.packing import TokenSequence, loss_weights, pack
 from r1jax.learning.step import accumulate, apply_gradients, init_state, micro_batches, sft_gradients
@@ -53,13 +53,19 @@ class PretrainStage:
     checkpoint_every: int = 500
 
     def __post_init__(self):
+        at_least(
+            1, self, 'steps', 'tokenizer_documents', 'documents_per_step', 'row_length', 'micro_rows', 'checkpoint_every')
         preset(self.model)
+        self.optimizer.over(self.steps)
         if self.recipe not in tinyworld.RECIPES:
             raise UserError(f"recipe '{self.recipe}' is unknown{nearest(self.recipe, tinyworld.RECIPES)}")
 
-    def check(self, sharding: Sharding) -> None:
-        """Raises UserError if the mesh does not divide the micro-batches."""
+    def check(self, sharding: Sharding, base: ModelConfig | None) -> ModelConfig:
+        """Returns what the model will be. Raises UserError if the mesh does not divide micro-batches or parameters."""
         sharding.check_batch('micro_rows', self.micro_rows)
+        cfg = preset(self.model)
+        transformer.shardings(cfg, sharding)
+        return cfg
 
 
 def run(stage: PretrainStage, inputs: Inputs, folder: pathlib.Path) -> Artifact:
@@ -67,7 +73,8 @@ def run(stage: PretrainStage, inputs: Inputs, folder: pathlib.Path) -> Artifact:
     cfg = dataclasses.replace(cfg, dtype=inputs.dtype or cfg.dtype)
     tokenizer = _tokenizer(stage, cfg, folder)
     sharding = inputs.training
-    state = init_state(transformer.init(jax.random.key(inputs.seed), cfg), cfg, stage.optimizer, sharding)
+    optimizer = stage.optimizer.over(stage.steps)
+    state = init_state(transformer.init(jax.random.key(inputs.seed), cfg), cfg, optimizer, sharding)
     with Checkpoints(folder / 'checkpoints') as checkpoints:
         first = checkpoints.latest() or 0
         if first:
@@ -85,12 +92,12 @@ def run(stage: PretrainStage, inputs: Inputs, folder: pathlib.Path) -> Artifact:
                     sft_gradients, state.params, micro_batches(packed, weights, stage.micro_rows, sharding),
                     cfg=cfg, sharding=sharding)
                 state, metrics = apply_gradients(
-                    state, grads, optimizer=stage.optimizer, cfg=cfg, sharding=sharding)
+                    state, grads, optimizer=optimizer, cfg=cfg, sharding=sharding)
                 loss = float(sums['nll_sum'] / sums['token_count'])
                 tokens_per_s = float(sums['token_count']) / (time.perf_counter() - begun)
                 writer.write(step + 1, metrics | {'loss': loss, 'tokens_per_s/training': tokens_per_s})
                 progress.update(step + 1, loss=loss, tokens_per_s=tokens_per_s)
-                if (step + 1) % stage.checkpoint_every == 0:
+                if (step + 1) % stage.checkpoint_every == 0 or step + 1 == stage.steps:
                     checkpoints.save(step + 1, state, {})
     save_model(folder / 'model', Model(state.params, cfg, tokenizer))
     return Artifact(folder / 'model')

@@ -7,11 +7,15 @@ import numpy as np
 
 from r1jax.data.tinyworld import count_reflection_words
 from r1jax.data.tokenizers import Tokenizer
+from r1jax.errors import UserError
+from r1jax.models.config import ModelConfig
+from r1jax.parallel.rules import Sharding
 from r1jax.rewards import base as rewards
 from r1jax.rewards.answers import THINK
 from r1jax.rewards.format import has_format
 from r1jax.rewards.language import language_metric
 from r1jax.sampling.engine import Engine, Request
+from r1jax.sampling.logits import SamplingConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,6 +107,15 @@ def text_metrics(rollouts: Sequence[Rollout]) -> dict[str, float]:
         'language_consistency': consistency.mean() if len(consistency) else float('nan'),
         'reflection_per_1k': 1000 * reflection / lengths.sum(),
     }
+
+
+def check_lengths(cfg: ModelConfig, sampling: SamplingConfig, sharding: Sharding) -> None:
+    """Raises UserError if the mesh does not divide the slots, or no prompt fits beside the longest completion."""
+    sharding.check_batch('sampling.slots', sampling.slots)
+    if sampling.max_tokens >= cfg.max_positions:
+        raise UserError(
+            f"sampling.max_tokens={sampling.max_tokens} leaves no room for a prompt in the model's {cfg.max_positions} "
+            'positions')
 
 
 def prefilled(example: rewards.Example) -> bool:

@@ -192,10 +192,18 @@ def test_first_update_moves():
         ({'learning_rate': -1.0}, 'learning_rate must be 0 or more'),
         ({'weight_decay': -1.0}, 'weight_decay must be 0 or more'),
         ({'clip_norm': 0.0}, 'clip_norm must be positive'),
-        ({'schedule': 'cosine'}, 'needs total_steps greater than warmup_steps, got 0 and 0'),
         ({'schedule': 'linear', 'total_steps': 5, 'warmup_steps': 5}, 'got 5 and 5'),
     ],
 )
 def test_bad_settings_are_refused(setting, message):
     with pytest.raises(UserError, match=message):
         OptimizerConfig(**{'learning_rate': 1e-3, **setting})
+
+
+def test_a_schedule_without_an_end_takes_the_updates_of_the_stage():
+    config = OptimizerConfig(1e-3, 'cosine', warmup_steps=2)
+    assert config.over(10).total_steps == 10 and config.over(10).over(20).total_steps == 10
+    with pytest.raises(UserError, match='needs total_steps greater than warmup_steps, got 2 and 2'):
+        config.over(2)
+    with pytest.raises(ValueError, match='call OptimizerConfig.over first'):
+        make_schedule(config)

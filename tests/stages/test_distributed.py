@@ -17,8 +17,19 @@ from r1jax.runtime.rollouts import as_rows, read_rollouts
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
 EXPERIMENT = '''
+import time
+
 from ml_collections import ConfigDict
+from r1jax.data.tokenizers import SentencePieceTokenizer
 from r1jax.rewards.base import register
+
+save = SentencePieceTokenizer.save
+
+def save_slowly(tokenizer, folder):
+    time.sleep(2)  # so that a host which does not wait for the one that writes finds half a model
+    save(tokenizer, folder)
+
+SentencePieceTokenizer.save = save_slowly
 
 @register('length_parity')
 def length_parity(completions, examples):

@@ -10,14 +10,16 @@ import pytest
 from r1jax.errors import UserError
 from r1jax.learning.grpo import GRPOLoss
 from r1jax.learning.optimizer import OptimizerConfig
+from r1jax.learning.step import init_state
 from r1jax.parallel.mesh import MeshConfig, make_mesh
 from r1jax.rewards.base import register
-from r1jax.runtime.checkpoint import load_model
+from r1jax.runtime.checkpoint import load_model, read_config
 from r1jax.runtime.metrics import read_metrics
 from r1jax.runtime.rollouts import as_rows, read_rollouts
 from r1jax.sampling.logits import SamplingConfig
 from r1jax.stages import grpo
 from r1jax.stages.base import Inputs
+from r1jax.stages.rollout import Rollout
 
 
 @register('length_parity')
@@ -57,6 +59,8 @@ def test_a_run_that_is_interrupted_ends_bit_for_bit_as_one_that_is_not(inputs, t
     assert [m['step'] for m in read_metrics(tmp_path / 'cut')] == [1, 2, 3, 4]
     monkeypatch.setattr(grpo, 'write_rollouts', real)
     resumed = grpo.run(STAGE, inputs, tmp_path / 'cut')
+    # The sampler has the policy's newest parameters, and the old log-probabilities are the policy's, at every step.
+    assert all(m['logp_diff/max'] < 1e-3 for m in read_metrics(tmp_path / 'whole'))
     assert exact(read_metrics(tmp_path / 'cut')) == exact(read_metrics(tmp_path / 'whole'))
     for a, b in zip(jax.tree.leaves(params(whole, inputs)), jax.tree.leaves(params(resumed, inputs)), strict=True):
         np.testing.assert_array_equal(a, b)
@@ -79,6 +83,32 @@ def test_the_first_step_has_ratio_1_kl_0_and_sampler_and_trainer_agree_and_every
             'length/finished_mean'):
         assert name in first, name
     assert first['entropy'] > 1
+
+
+def test_each_pass_uses_every_group_once_and_raises_what_the_advantages_praise(inputs, monkeypatch):
+    stage = dataclasses.replace(STAGE, inner_epochs=2, optimizer=OptimizerConfig(learning_rate=1e-3), loss=GRPOLoss())
+    training = inputs.training
+    base = load_model(inputs.base, training)
+    state = init_state(base.params, base.cfg, stage.optimizer, training)
+    reference = jax.tree.map(lambda x: x.copy(), state.params)
+    rng = np.random.default_rng(0)
+
+    def rollout(i):
+        tokens = rng.integers(4, 640, 8).astype(np.int32)
+        return Rollout(None, i // 4, i % 4, np.array([1, 5, 6], np.int32), tokens, np.zeros(8, np.float32), True, '')
+
+    scored = grpo.Scored([rollout(i) for i in range(16)], rng.random(16).astype(np.float32), {})
+    before, advantages = grpo.prepare(stage, scored, state.params, reference, base.cfg, training)
+    packs = []
+    real = grpo.pack
+    monkeypatch.setattr(grpo, 'pack', lambda s, n: packs.append([x.tokens.tobytes() for x in s]) or real(s, n))
+    state, _ = grpo.update(stage, stage.optimizer, state, before, base.cfg, training, 0, 1)
+    everything = sorted(s.tokens.tobytes() for s in before)
+    assert len(packs) == 4 and all(sorted(packs[i] + packs[i + 1]) == everything for i in (0, 2))
+    assert packs[:2] != packs[2:]  # dealt anew
+    after, _ = grpo.prepare(stage, scored, state.params, reference, base.cfg, training)
+    gains = [y.per_token['old_logp'].mean() - x.per_token['old_logp'].mean() for x, y in zip(before, after, strict=True)]
+    assert np.corrcoef(advantages, gains)[0, 1] > 0.5
 
 
 def test_noise_differs_from_step_to_step(inputs, tmp_path):
@@ -223,7 +253,7 @@ def test_settings_that_contradict_each_other_are_refused():
 ])
 def test_what_would_fail_later_is_refused_before_anything_runs(inputs, change, sentence):
     with pytest.raises(UserError, match=sentence):
-        dataclasses.replace(STAGE, **change).check(inputs.training)
+        dataclasses.replace(STAGE, **change).check(inputs.training, read_config(inputs.base))
 
 
 def test_a_gold_answer_that_cannot_be_graded_is_refused_unless_accuracy_is_not_asked_for(inputs, tmp_path):
@@ -232,9 +262,9 @@ def test_a_gold_answer_that_cannot_be_graded_is_refused_unless_accuracy_is_not_a
     for task in ('math', 'mine'):
         stage = dataclasses.replace(STAGE, task=f'jsonl:path={path},template=tiny,task={task}')
         if task == 'mine':
-            stage.check(inputs.training)
+            stage.check(inputs.training, read_config(inputs.base))
         with pytest.raises(UserError, match='cannot be graded|without an accuracy rule'):
-            dataclasses.replace(stage, rewards='length_parity=1,accuracy=1').check(inputs.training)
+            dataclasses.replace(stage, rewards='length_parity=1,accuracy=1').check(inputs.training, read_config(inputs.base))
 
 
 def test_a_file_without_languages_can_be_trained_on(inputs, tmp_path):

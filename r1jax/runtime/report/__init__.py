@@ -50,8 +50,7 @@ def build_report(workdir: str | os.PathLike[str]) -> pathlib.Path:
     text = _environment().get_template('page.html.j2').render(
         style=style, samples_js=samples_js, charts_js=charts_js,
         title=_title(run), facts=_facts(run), findings=checks.findings(run), table=table,
-        headlines=tables.headlines(table), extra_tables=tables.extra_tables(run.summary),
-        stages=_stage_rows(run), plots=plots, samples=browser, configs=_configs(run),
+        headlines=tables.headlines(table), stages=_stage_rows(run), plots=plots, samples=browser, configs=_configs(run),
         has_forest=data['forest'] is not None, data_json=_script_json(data), plotly_js=_plotly_js())
     path = pathlib.Path(workdir) / FILE_NAME
     temporary = path.with_name(f'.{FILE_NAME}.tmp')
@@ -86,13 +85,12 @@ def _title(run: Run) -> str:
 def _facts(run: Run) -> list[tuple[str, str]]:
     """The header's (label, value) pairs: what it takes to run it again, then any other scalar recorded."""
     shown = [('Seed', str(run.fact('seed', 'not recorded'))),
-             ('Commit', str(run.fact('commit', 'not recorded'))),
-             ('Configuration', str(run.fact('config', 'see the stages below')))]
+             ('Commit', str(run.fact('commit', 'not recorded')))]
     times = [line['time'] for stage in run.stages for line in stage.metrics if 'time' in line]
     if times:
         shown.append(('Trained', f'{_date(min(times))} to {_date(max(times))}'))
     # '...Z' and the like are shown as recorded; numbers are seconds since 1970.
-    known = {'experiment', 'seed', 'commit', 'config'}
+    known = {'experiment', 'seed', 'commit'}
     for source in (run.summary, run.manifest):
         for name, value in source.items():
             if name not in known and isinstance(value, (str, int, float, bool)):

@@ -62,9 +62,19 @@ class Run:
     unreadable: list[str]
 
     def fact(self, name: str, default: Any = None) -> Any:
-        """A value of summary.json, or else of manifest.json; dictionaries and lists are written as JSON."""
-        value = self.summary.get(name, self.manifest.get(name, default))
-        return json.dumps(value, ensure_ascii=False) if isinstance(value, (dict, list)) else value
+        """A value of summary.json, or else of manifest.json."""
+        described = {'experiment': self.described.get('name'), 'seed': self.described.get('seed')}
+        for source in (self.summary, described, self.manifest):
+            value = source.get(name)
+            if value is not None and not isinstance(value, (dict, list)):
+                return value
+        return default
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """The experiment as the manifest has it; {} without one."""
+        experiment = self.manifest.get('experiment')
+        return experiment if isinstance(experiment, dict) else {}
 
     @property
     def evaluated(self) -> list[str]:
@@ -101,9 +111,10 @@ def load_run(workdir: str | os.PathLike[str]) -> Run:
     folders = [path for path in sorted((workdir / 'stages').glob('[!.]*')) if path.is_dir()]
     stages = [_load_stage(workdir, folder, unreadable) for folder in folders]
     # In the order that the run recorded; stages it does not name follow in the order of their first step.
-    order = {name: i for i, name in enumerate(manifest.get('stages') or summary.get('stages') or ())}
+    run = Run(workdir, summary, manifest, stages, unreadable)
+    order = {name: i for i, name in enumerate(run.described.get('stages') or summary.get('stages') or ())}
     stages.sort(key=lambda stage: (order.get(stage.name, len(order)), stage.started))
-    return Run(workdir, summary, manifest, stages, unreadable)
+    return run
 
 
 def _load_stage(workdir: pathlib.Path, folder: pathlib.Path, unreadable: list[str]) -> Stage:

@@ -1,7 +1,6 @@
 """summary.json -> the table of figures: a row for each model and group of problems, and the change."""
 
 import dataclasses
-import json
 import math
 import re
 from typing import Any
@@ -49,7 +48,7 @@ class Change:
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-    """The figures of one group of problems: 'all', a family, or 'family/language'."""
+    """The figures of one group of problems: 'all', a family, 'family/language' or 'family:kind'."""
     name: str
     label: str
     level: int
@@ -72,6 +71,10 @@ _KNOWN = (
     Column(r'pass@(\d+)', 'pass@{}', '%', 'share of problems with a right answer among {} samples', +1),
     Column('format', 'format', '%', 'share of completions in the form that was asked for', +1),
     Column('last_answer', 'last answer right', '%', 'share whose last answer is right, in whatever form', +1),
+    Column(r'last_answer_cons@(\d+)', 'last answer cons@{}', '%',
+           'share of problems whose majority of {} last answers is right, in whatever form', +1),
+    Column(r'last_answer_pass@(\d+)', 'last answer pass@{}', '%',
+           'share of problems with a right last answer among {} samples, in whatever form', +1),
     Column('length', 'length', 'tokens', 'mean length of a completion', 0, percent=False),
     Column('reflection_per_1k', 'reflection', 'per 1,000 tokens', 'words such as wait, check and however', 0,
            percent=False, digits=2),
@@ -142,10 +145,10 @@ def comparison(summary: dict[str, Any]) -> Table | None:
         return None
     models = [model for model in stages if any(key[0] == model for key in figures)]
     columns = sorted(map(column_of, dict.fromkeys(key[1] for key in figures)), key=_column_order)
-    # Families in the order of the file, each followed by its languages.
+    # Families in the order of the file, each followed by its languages and kinds.
     names = list(dict.fromkeys(key[2] for key in figures))
-    families = list(dict.fromkeys(name.split('/')[0] for name in names))
-    names.sort(key=lambda name: (name != 'all', families.index(name.split('/')[0]), name.count('/')))
+    families = list(dict.fromkeys(map(_family, names)))
+    names.sort(key=lambda name: (name != 'all', families.index(_family(name)), _level(name)))
     return Table(models, columns, [_group(name, models, columns, figures) for name in names])
 
 
@@ -182,22 +185,6 @@ def forest(table: Table | None) -> dict[str, Any] | None:
                 for m, model in enumerate(table.models)]}
 
 
-def extra_tables(summary: dict[str, Any]) -> list[dict[str, Any]]:
-    """summary['tables'] as {title, columns, rows}; each is a list or a mapping of rows of named cells."""
-    shown = []
-    tables = summary.get('tables')
-    for title, content in (tables.items() if isinstance(tables, dict) else ()):
-        rows = list(content.items()) if isinstance(content, dict) else list(enumerate(content or [], start=1))
-        if rows and all(isinstance(row, dict) for _, row in rows):
-            columns = list(dict.fromkeys(name for _, row in rows for name in row))
-            cells = [(str(label), [_cell(row.get(name)) for name in columns]) for label, row in rows]
-            shown.append({'title': title, 'columns': columns, 'rows': cells})
-        elif rows:
-            cells = [(str(label), [_cell(row)]) for label, row in rows]
-            shown.append({'title': title, 'columns': [''], 'rows': cells})
-    return shown
-
-
 def _group(name: str, models: list[str], columns: list[Column],
            figures: dict[tuple[str, str, str], Figure]) -> Group:
     by_model = [(model, [figures.get((model, column.metric, name)) for column in columns])
@@ -209,8 +196,17 @@ def _group(name: str, models: list[str], columns: list[Column],
                                                   strict=True)]
     counts = sorted({figure.n for _, row in by_model for figure in row if figure and figure.n is not None})
     n = '' if not counts else f'{counts[0]:,}' if len(counts) == 1 else f'{counts[0]:,} to {counts[-1]:,}'
-    label = 'all problems' if name == 'all' else name.replace('/', ' · ')
-    return Group(name, label, 0 if name == 'all' else 1 + name.count('/'), n, by_model, changes)
+    label = 'all problems' if name == 'all' else ' · '.join(re.split('[/:]', name))
+    return Group(name, label, _level(name), n, by_model, changes)
+
+
+def _family(group: str) -> str:
+    return re.split('[/:]', group)[0]
+
+
+def _level(group: str) -> int:
+    """How far a group is indented: 0 for all problems, 1 for a family, 2 for a language or a kind of it."""
+    return 0 if group == 'all' else len(re.split('[/:]', group))
 
 
 def _figure(value: Any) -> Figure | None:
@@ -237,13 +233,3 @@ def _rank(kind: str) -> tuple[int, tuple[str, ...]]:
         if match:
             return i, match.groups()
     return len(_KNOWN), ()
-
-
-def _cell(value: Any) -> str:
-    figure = _figure(value)
-    if isinstance(value, bool) or figure is None:
-        if value is None:
-            return '–'
-        return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    interval = '' if figure.low is None or figure.high is None else f' [{figure.low:.4g}, {figure.high:.4g}]'
-    return str(value) if isinstance(value, int) else f'{figure.mean:.4g}{interval}'
