@@ -106,7 +106,8 @@ def _claim(workdir: pathlib.Path, experiment: Experiment) -> None:
         if config_hash(held) != digest:
             raise UserError(
                 f"{workdir} holds another experiment ('{held.get('name')}', which differs in "
-                f'{_first_difference(held, description)}): choose another --workdir; nothing was changed')
+                f'{_first_difference(held, description) or "the order of its stages"}): choose another --workdir; nothing '
+                'was changed')
         return
     # A run that was killed while it wrote its manifest leaves the half-written file, whose name begins with a dot.
     try:
@@ -144,7 +145,7 @@ def _first_difference(held: object, wanted: object, where: str = '') -> str:
         for key in sorted({*held, *wanted}):
             if held.get(key) != wanted.get(key):
                 return _first_difference(held.get(key), wanted.get(key), f'{where}.{key}' if where else key)
-        return f'the order of {where or "its settings"}: {", ".join(held)} there, {", ".join(wanted)} here'
+        return ''
     return f'{where}: {held!r} there, {wanted!r} here'
 
 

@@ -153,7 +153,9 @@ def forward(
     dtype = jnp.dtype(cfg.dtype)
     constrain = sharding.constrain if sharding else lambda x, axes: x
     cos_BTK, sin_BTK = rope(positions_BT, cfg)
-    x_BTD = constrain(params.embed_VD.astype(dtype)[tokens_BT], ('batch', None, None))
+    # Gathered over fsdp before the look-up: the compiler would otherwise replicate what comes out of it on all devices.
+    embed_VD = constrain(params.embed_VD.astype(dtype), ('vocab', None))
+    x_BTD = constrain(embed_VD[tokens_BT], ('batch', None, None))
     new_cache = []
     for layer in range(cfg.n_layers):
         w: Layers = jax.tree.map(lambda a: a[layer], params.layers)
