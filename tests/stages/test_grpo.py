@@ -162,8 +162,6 @@ OPTIONS = {
     'kl in the reward': {'loss': GRPOLoss(kl_coef=5.0, kl_in='reward')},
     'entropy': {'loss': GRPOLoss(entropy_coef=0.1)},
     'importance_cap': {'loss': GRPOLoss(importance_cap=0.5)},
-    'token': {'normalize': 'token'},
-    'constant': {'normalize': 'constant'},
     'no std': {'advantage_std': False},
     'minibatches': {'minibatches': 4},
     'inner epochs': {'inner_epochs': 2},
@@ -191,6 +189,15 @@ def test_every_option_by_itself_reaches_the_update(unchanged, inputs, tmp_path, 
     changes = [np.abs(a - b).max() for a, b in zip(
         jax.tree.leaves(without), jax.tree.leaves(params(artifact, inputs)), strict=True)]
     assert max(changes) > 1e-5
+
+
+@pytest.mark.parametrize('normalize', ['sequence', 'token', 'constant'])
+def test_the_loss_is_normalised_as_asked_for(inputs, tmp_path, monkeypatch, normalize):
+    asked = []
+    real = grpo.loss_weights
+    monkeypatch.setattr(grpo, 'loss_weights', lambda m, s, *more: asked.append(more) or real(m, s, *more))
+    grpo.run(dataclasses.replace(STAGE, steps=1, normalize=normalize), inputs, tmp_path)
+    assert asked == [(normalize, STAGE.sampling.max_tokens)] * STAGE.minibatches
 
 
 def test_in_bfloat16_parameters_stay_float32_and_the_sampler_agrees_with_the_trainer_as_far_as_it_can(inputs, tmp_path):
