@@ -35,7 +35,7 @@ def get_config(arg: str = '') -> ConfigDict:
     config.stages.r1_zero = ConfigDict({
         'kind': 'grpo',
         'task': 'tiny_reasoning',
-        'steps': 64,
+        'steps': 60,
         'prompts': 16,
         'group': 16,
         'minibatches': 2,

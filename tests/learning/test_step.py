@@ -65,7 +65,7 @@ def gradients(mesh, rows=8, row_length=32, normalize='sequence', seqs=None):
 
 def assert_close(a, b, atol=1e-5):
     for (path, x), y in zip(jax.tree_util.tree_flatten_with_path(a)[0], jax.tree.leaves(b), strict=True):
-        np.testing.assert_allclose(x, y, atol=atol, err_msg=jax.tree_util.keystr(path))
+        np.testing.assert_allclose(x, y, atol=atol, rtol=1e-6, err_msg=jax.tree_util.keystr(path))
 
 
 @pytest.mark.parametrize('name', MESHES)
