@@ -49,11 +49,14 @@ def run_experiment(config: ConfigDict, workdir: pathlib.Path, only: str | None =
     mesh = make_mesh(experiment.mesh)
     sharding = Sharding(mesh, TRAINING)
     model = read_config(experiment.base) if experiment.base else None
+    models = [model] if model else []
     for stage in experiment.stages.values():
         model = stage.config.check(sharding, model)
+        models.append(model)
+    for model in models:
         transformer.shardings(model, Sharding(mesh, DECODING))
-        if experiment.evaluation:
-            experiment.evaluation.check(sharding, model)
+    if experiment.evaluation:
+        experiment.evaluation.check(sharding, models)
     workdir = pathlib.Path(workdir)
     _claim(workdir, experiment)
     base = experiment.base

@@ -11,7 +11,7 @@ import json
 import math
 import pathlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -86,11 +86,12 @@ class Evaluation:
                 raise UserError(f"suite '{name}' would write its figures over those of another: give it another name")
             figures.add(named)
 
-    def check(self, sharding: Sharding, model: ModelConfig) -> None:
-        """Raises UserError, naming the suite, for what can be known to fail before anything runs."""
+    def check(self, sharding: Sharding, models: Iterable[ModelConfig]) -> None:
+        """Raises UserError, naming the suite, for what can be known to fail before any of the models is there."""
         for name, suite in self.suites.items():
             try:
-                check_lengths(model, suite.sampling, sharding)
+                for model in models:
+                    check_lengths(model, suite.sampling, sharding)
                 suite.examples()
                 tasks.check_answers(suite.task, suite.split)
             except UserError as error:
