@@ -280,7 +280,7 @@ def test_a_longer_problem_is_on_the_side_of_the_problem_it_begins_with(family):
 def test_text_is_the_same_in_every_process_and_on_every_python():
     texts = [
         tinyworld.document_at(index, recipe=recipe) for recipe in tinyworld.RECIPES for index in range(200)]
-    assert digest(texts) == '6378aeebb8630043'
+    assert digest(texts) == '054e119d7cf2f11c'
     drawn = [
         tinyworld.problem_at(family, name, index)
         for family in tinyworld.FAMILIES for name in ('train', 'test') for index in range(20)
