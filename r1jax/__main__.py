@@ -34,23 +34,14 @@ class _Parser(argparse.ArgumentParser):
 def _run(args: argparse.Namespace) -> None:
     from r1jax.config import load_experiment
     config = load_experiment(args.config, args.overrides)
-    _split_cpu(config.get('cpu_devices'))
-    from r1jax.parallel import distributed
+    from r1jax.parallel import distributed, mesh
+    if isinstance(config.get('cpu_devices'), int):  # anything else is left to the run, which refuses it and says where
+        mesh.split_cpu(config.cpu_devices)
     from r1jax.pipeline import run_experiment
     distributed.start()
     report = run_experiment(config, args.workdir, only=args.only)
     if distributed.is_leader():
         print(f'report: {report}')
-
-
-def _split_cpu(n: object) -> None:
-    """Makes a CPU look like `n` devices, which jax allows only before its first use.
-
-    Accelerators stay as they are. What is no number is left to the run, which refuses it and says where.
-    """
-    if isinstance(n, int) and n > 1:
-        import jax
-        jax.config.update('jax_num_cpu_devices', n)
 
 
 def _eval(args: argparse.Namespace) -> None:

@@ -4,9 +4,12 @@ import os
 import pathlib
 
 os.environ['JAX_PLATFORMS'] = 'cpu'
-os.environ['XLA_FLAGS'] = (os.environ.get('XLA_FLAGS', '') + ' --xla_force_host_platform_device_count=8').strip()
 
 import pytest  # noqa: E402  (after the environment: jax reads it once, at import)
+
+from r1jax.parallel.mesh import split_cpu  # noqa: E402
+
+split_cpu(8)
 
 
 @pytest.fixture(scope='session')

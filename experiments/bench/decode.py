@@ -22,17 +22,17 @@ def main():
     args = parser.parse_args()
 
     import jax
-    jax.config.update('jax_num_cpu_devices', args.devices)
     import jax.numpy as jnp
 
     from r1jax.models import transformer
     from r1jax.models.cache import empty_cache
     from r1jax.models.config import preset
-    from r1jax.parallel.mesh import MeshConfig, make_mesh
+    from r1jax.parallel.mesh import MeshConfig, make_mesh, split_cpu
     from r1jax.parallel.rules import DECODING, Sharding
     from r1jax.sampling.engine import DecodeState, decode_chunk
     from r1jax.sampling.logits import SamplingConfig
 
+    split_cpu(args.devices)
     cfg = preset(args.model)
     sharding = Sharding(make_mesh(MeshConfig()), DECODING)
     params = jax.device_put(transformer.init(jax.random.key(0), cfg), transformer.shardings(cfg, sharding))

@@ -20,16 +20,16 @@ def main():
     args = parser.parse_args()
 
     import jax
-    jax.config.update('jax_num_cpu_devices', args.devices)
     import numpy as np
 
     from r1jax.learning.optimizer import OptimizerConfig
     from r1jax.learning.step import MicroBatch, apply_gradients, init_state, sft_gradients
     from r1jax.models import transformer
     from r1jax.models.config import preset
-    from r1jax.parallel.mesh import MeshConfig, make_mesh
+    from r1jax.parallel.mesh import MeshConfig, make_mesh, split_cpu
     from r1jax.parallel.rules import TRAINING, Sharding
 
+    split_cpu(args.devices)
     cfg = preset(args.model)
     sharding = Sharding(make_mesh(MeshConfig()), TRAINING)
     states = {}

@@ -17,16 +17,15 @@ def main():
     parser.add_argument('--out', required=True, type=pathlib.Path, help='the folder to write')
     args = parser.parse_args()
 
-    import jax
-    jax.config.update('jax_num_cpu_devices', 2)
     from experiments.tiny import suites
     from r1jax.config import from_dict
     from r1jax.interop import hf
-    from r1jax.parallel.mesh import MeshConfig, make_mesh
+    from r1jax.parallel.mesh import MeshConfig, make_mesh, split_cpu
     from r1jax.parallel.rules import DECODING, Sharding
     from r1jax.runtime.checkpoint import load_model
     from r1jax.stages import evaluate
 
+    split_cpu(2)
     sharding = Sharding(make_mesh(MeshConfig()), DECODING)
     model = load_model(args.model, sharding)
     args.out.mkdir(parents=True, exist_ok=True)
