@@ -225,6 +225,23 @@ def test_a_worker_whose_parent_is_dead_ends_by_itself(where):
     assert process.wait(60) == -signal.SIGALRM
 
 
+def test_a_killed_program_leaves_no_hanging_worker():
+    """Killed outright, it cannot end the call that hangs; and it had no time to."""
+    source = textwrap.dedent(f'''
+        import os, signal, sys, time; sys.path[:] = {sys.path!r}
+        from r1jax.rewards import pool
+        pool.START_LIMIT_S = 2
+        workers = pool.WorkerPool(1, timeout_s=2)
+        workers.map('operator:neg', [1])
+        workers.submit('time:sleep', 60)
+        time.sleep(0.5)
+        print(*workers.pids, flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+    ''')
+    run = subprocess.run([sys.executable, '-c', source], stdout=subprocess.PIPE, text=True, timeout=60)
+    assert run.returncode == -signal.SIGKILL and all_end(map(int, run.stdout.split()), within_s=30)
+
+
 def test_functions_that_a_worker_cannot_import_are_refused():
     with WorkerPool(1, timeout_s=1) as pool:
         with pytest.raises(UserError, match='cannot import'):
