@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 
+from r1jax.data.tasks import open_task
 from r1jax.errors import UserError
 from r1jax.learning.grpo import GRPOLoss
 from r1jax.learning.optimizer import OptimizerConfig
@@ -16,10 +17,11 @@ from r1jax.rewards.base import register
 from r1jax.runtime.checkpoint import load_model, read_config
 from r1jax.runtime.metrics import read_metrics
 from r1jax.runtime.rollouts import as_rows, read_rollouts
+from r1jax.sampling.engine import Completion
 from r1jax.sampling.logits import SamplingConfig
 from r1jax.stages import grpo
 from r1jax.stages.base import Inputs
-from r1jax.stages.rollout import Rollout
+from r1jax.stages.rollout import Rollout, sample
 
 
 @register('length_parity')
@@ -83,6 +85,59 @@ def test_the_first_step_has_ratio_1_kl_0_and_sampler_and_trainer_agree_and_every
             'length/finished_mean'):
         assert name in first, name
     assert first['entropy'] > 1
+
+
+@pytest.mark.parametrize('minibatches', [1, 2])
+def test_at_another_temperature_sampler_trainer_and_reference_still_agree(inputs, tmp_path, minibatches):
+    """With one minibatch the trainer's log-probabilities are those of the update, with more they are scored before."""
+    stage = dataclasses.replace(
+        STAGE, steps=1, minibatches=minibatches, sampling=dataclasses.replace(STAGE.sampling, temperature=0.5),
+        loss=GRPOLoss(kl_coef=0.01, temperature=0.5), optimizer=OptimizerConfig(learning_rate=0.0))
+    grpo.run(stage, inputs, tmp_path)
+    (m,) = read_metrics(tmp_path)
+    assert m['logp_diff/max'] < 1e-4 and m['kl_ref'] == pytest.approx(0, abs=1e-6)
+    assert m['ratio/max'] == pytest.approx(1, abs=1e-5)
+
+
+def test_stopping_is_learnt_from(inputs):
+    """The end-of-sequence token of a finished completion is a token like the others, and the only one in the loss here."""
+    training = inputs.training
+    base = load_model(inputs.base, training)
+    eos = base.tokenizer.eos_id
+
+    class Stops:
+        """An engine whose first sample stops at once, and whose second is cut."""
+
+        def generate(self, requests, step):
+            for request in requests:
+                yield Completion(request.id, 1, np.array([7, 8], np.int32), np.full(2, -6, np.float32), False)
+                yield Completion(request.id, 0, np.array([eos], np.int32), np.full(1, -6, np.float32), True)
+
+    stage = dataclasses.replace(
+        STAGE, prompts=1, group=2, minibatches=1, loss=GRPOLoss(), mask_truncated=True,
+        optimizer=OptimizerConfig(learning_rate=1e-2))
+    rollouts = sample(Stops(), base.tokenizer, [next(open_task(STAGE.task, 'train'))], [0], 2, 1)
+    assert [r.for_rewards(1).n_tokens for r in rollouts] == [1, 2] and rollouts[0].text == ''
+    state = init_state(base.params, base.cfg, stage.optimizer, training)
+    reference = jax.tree.map(lambda x: x.copy(), state.params)
+    scored = grpo.Scored(rollouts, np.array([1.0, 0.0], np.float32), {})
+    before, _ = grpo.prepare(stage, scored, state.params, reference, base.cfg, training)
+    state, metrics = grpo.update(stage, stage.optimizer, state, before, base.cfg, training, 0, 1)
+    after, _ = grpo.prepare(stage, scored, reference, state.params, base.cfg, training)
+    assert metrics['grad_norm'] > 0
+    assert after[0].per_token['ref_logp'][-1] > before[0].per_token['ref_logp'][-1] + 0.1
+
+
+def test_the_size_of_micro_batches_changes_nothing(inputs, tmp_path):
+    """The rollouts fill more than two rows and fewer than eight: several micro-batches, or one that is padded."""
+    found = []
+    for micro_rows in (2, 8):
+        stage = dataclasses.replace(STAGE, steps=1, minibatches=1, loss=GRPOLoss(), micro_rows=micro_rows)
+        grpo.run(stage, inputs, tmp_path / str(micro_rows))
+        found.append(read_metrics(tmp_path / str(micro_rows))[0])
+    assert found[0]['grad_norm'] > 0
+    for name in ('loss', 'grad_norm', 'entropy', 'logp_diff/mean', 'kl_ref'):
+        assert found[0][name] == pytest.approx(found[1][name], rel=1e-4, abs=1e-6), name
 
 
 def test_each_pass_uses_every_group_once_and_raises_what_the_advantages_praise(inputs, monkeypatch):
