@@ -344,6 +344,7 @@ def _sequence_means(x_BT: jax.Array, keep_BT: jax.Array, segments_BT: jax.Array 
     return jax.vmap(row)(x_BT, keep_BT, segments_BT)
 
 
+@jax.jit
 def merge_diagnostics(a: dict[str, jax.Array], b: dict[str, jax.Array]) -> dict[str, jax.Array]:
     """Joins the diagnostics of two micro-batches: maxima by maximum, everything else by sum."""
     return {name: jnp.maximum(a[name], b[name]) if name.endswith('_max') else a[name] + b[name] for name in a}

@@ -130,10 +130,15 @@ def _add(total, more):
 
 
 def accumulate(gradients, params: transformer.Params, batches: Iterator[MicroBatch], **static):
-    """Sums `gradients(params, batch, **static)` over micro-batches: the gradient of the whole minibatch."""
-    total, diagnostics = None, None
+    """Sums `gradients(params, batch, **static)` over micro-batches: the gradient of the whole minibatch.
+
+    One micro-batch is computed while the next one waits, and no more: a queue only holds memory.
+    """
+    total, diagnostics, before = None, None, None
     for batch in batches:
         grads, more = gradients(params, batch, **static)
+        jax.block_until_ready(before)
+        before = more
         total = grads if total is None else _add(total, grads)
         diagnostics = more if diagnostics is None else merge_diagnostics(diagnostics, more)
     return total, diagnostics

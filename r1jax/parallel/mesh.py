@@ -11,10 +11,9 @@ from r1jax.errors import UserError
 
 AXES = ('data', 'fsdp', 'expert', 'tensor')
 
-# What XLA is told when a CPU is split. One thread per device: the pool that would divide each product further has been
-# seen to hang on machines of few cores, which shows as an all-reduce whose other half never comes, and for devices that
-# fill the cores it gains nothing (python experiments/bench/decode.py --devices=2: 26,400 tokens/s with it, 27,900
-# without). And a device that another program keeps from running is waited for, ten times longer than by default.
+# What XLA is told when a CPU is split. One thread per device: dividing each product further gains nothing for devices that
+# fill the cores (python experiments/bench/decode.py --devices=2: 26,400 tokens/s with it, 27,900 without). And a device
+# that another program keeps from running is waited for, ten times longer than by default.
 _SPLIT_CPU_FLAGS = '--xla_cpu_multi_thread_eigen=false --xla_cpu_collective_call_terminate_timeout_seconds=400'
 
 
@@ -35,6 +34,10 @@ def split_cpu(n: int) -> None:
     """
     if n > 1:
         os.environ['XLA_FLAGS'] = f'{_SPLIT_CPU_FLAGS} {os.environ.get("XLA_FLAGS", "")}'.strip()
+        # XLA launches and runs the programs of all devices on one pool of as many threads as there are cores. A device has
+        # at most 32 programs in flight, and the launch of another waits on such a thread: if every core's is taken by a
+        # launch that waits or a collective that waits for the other device, nothing ever moves. Two a device are enough.
+        os.environ.setdefault('NPROC', str(max(2 * n, os.cpu_count() or 1)))
         jax.config.update('jax_num_cpu_devices', n)
 
 
