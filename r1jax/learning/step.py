@@ -132,7 +132,7 @@ def _add(total, more):
 def accumulate(gradients, params: transformer.Params, batches: Iterator[MicroBatch], **static):
     """Sums `gradients(params, batch, **static)` over micro-batches: the gradient of the whole minibatch.
 
-    One micro-batch is computed while the next one waits, and no more: a queue only holds memory.
+    One micro-batch is computed while the next one waits, and no more: each that is dispatched holds a tree of gradients.
     """
     total, diagnostics, before = None, None, None
     for batch in batches:

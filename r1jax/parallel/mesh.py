@@ -11,11 +11,6 @@ from r1jax.errors import UserError
 
 AXES = ('data', 'fsdp', 'expert', 'tensor')
 
-# What XLA is told when a CPU is split. One thread per device: dividing each product further gains nothing for devices that
-# fill the cores (python experiments/bench/decode.py --devices=2: 26,400 tokens/s with it, 27,900 without). And a device
-# that another program keeps from running is waited for, ten times longer than by default.
-_SPLIT_CPU_FLAGS = '--xla_cpu_multi_thread_eigen=false --xla_cpu_collective_call_terminate_timeout_seconds=400'
-
 
 @dataclasses.dataclass(frozen=True)
 class MeshConfig:
@@ -28,16 +23,17 @@ class MeshConfig:
 
 
 def split_cpu(n: int) -> None:
-    """Makes a CPU look like `n` devices of one thread each; accelerators, and a CPU that stays whole, are left as they are.
+    """Makes a CPU look like `n` devices; accelerators, and a CPU that stays whole (`n` = 1), are left as they are.
 
-    jax allows that only before its first use in the process. Flags in the environment's XLA_FLAGS come last and so win.
+    jax allows that only before its first use in the process. Sets NPROC, the number of XLA's threads, unless the environment
+    has it.
     """
     if n > 1:
-        os.environ['XLA_FLAGS'] = f'{_SPLIT_CPU_FLAGS} {os.environ.get("XLA_FLAGS", "")}'.strip()
-        # XLA launches and runs the programs of all devices on one pool of as many threads as there are cores. A device has
-        # at most 32 programs in flight, and the launch of another waits on such a thread: if every core's is taken by a
-        # launch that waits or a collective that waits for the other device, nothing ever moves. Two a device are enough.
-        os.environ.setdefault('NPROC', str(max(2 * n, os.cpu_count() or 1)))
+        # XLA launches and runs the programs of all devices on one pool of threads, by default one a core. A device has at
+        # most 32 programs in flight, and the launch of another waits on such a thread: if all are taken by launches that
+        # wait and by collectives that wait for another device, nothing ever moves. Two a device are enough.
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+        os.environ.setdefault('NPROC', str(max(2 * n, cores)))
         jax.config.update('jax_num_cpu_devices', n)
 
 

@@ -46,6 +46,13 @@ def params(artifact, inputs):
     return jax.tree.map(np.asarray, load_model(artifact.model, inputs.training).params)
 
 
+def start(stage, inputs):
+    """The model, its training state, and a reference of its own, as `grpo.run` begins with them."""
+    base = load_model(inputs.base, inputs.training)
+    state = init_state(base.params, base.cfg, stage.optimizer, inputs.training)
+    return base, state, jax.tree.map(lambda x: x.copy(), state.params)
+
+
 def test_a_run_that_is_interrupted_ends_bit_for_bit_as_one_that_is_not(inputs, tmp_path, monkeypatch):
     whole = grpo.run(STAGE, inputs, tmp_path / 'whole')
     real = grpo.write_rollouts
@@ -102,24 +109,22 @@ def test_at_another_temperature_sampler_trainer_and_reference_still_agree(inputs
 def test_stopping_is_learnt_from(inputs):
     """The end-of-sequence token of a finished completion is a token like the others, and the only one in the loss here."""
     training = inputs.training
-    base = load_model(inputs.base, training)
-    eos = base.tokenizer.eos_id
+    stage = dataclasses.replace(
+        STAGE, prompts=1, group=2, minibatches=1, loss=GRPOLoss(), mask_truncated=True,
+        optimizer=OptimizerConfig(learning_rate=1e-2))
+    base, state, reference = start(stage, inputs)
 
     class Stops:
         """An engine whose first sample stops at once, and whose second is cut."""
 
         def generate(self, requests, step):
+            eos = base.tokenizer.eos_id
             for request in requests:
                 yield Completion(request.id, 1, np.array([7, 8], np.int32), np.full(2, -6, np.float32), False)
                 yield Completion(request.id, 0, np.array([eos], np.int32), np.full(1, -6, np.float32), True)
 
-    stage = dataclasses.replace(
-        STAGE, prompts=1, group=2, minibatches=1, loss=GRPOLoss(), mask_truncated=True,
-        optimizer=OptimizerConfig(learning_rate=1e-2))
     rollouts = sample(Stops(), base.tokenizer, [next(open_task(STAGE.task, 'train'))], [0], 2, 1)
     assert [r.for_rewards(1).n_tokens for r in rollouts] == [1, 2] and rollouts[0].text == ''
-    state = init_state(base.params, base.cfg, stage.optimizer, training)
-    reference = jax.tree.map(lambda x: x.copy(), state.params)
     scored = grpo.Scored(rollouts, np.array([1.0, 0.0], np.float32), {})
     before, _ = grpo.prepare(stage, scored, state.params, reference, base.cfg, training)
     state, metrics = grpo.update(stage, stage.optimizer, state, before, base.cfg, training, 0, 1)
@@ -143,9 +148,7 @@ def test_the_size_of_micro_batches_changes_nothing(inputs, tmp_path):
 def test_each_pass_uses_every_group_once_and_raises_what_the_advantages_praise(inputs, monkeypatch):
     stage = dataclasses.replace(STAGE, inner_epochs=2, optimizer=OptimizerConfig(learning_rate=1e-3), loss=GRPOLoss())
     training = inputs.training
-    base = load_model(inputs.base, training)
-    state = init_state(base.params, base.cfg, stage.optimizer, training)
-    reference = jax.tree.map(lambda x: x.copy(), state.params)
+    base, state, reference = start(stage, inputs)
     rng = np.random.default_rng(0)
 
     def rollout(i):
