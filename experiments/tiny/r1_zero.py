@@ -36,7 +36,7 @@ def get_config(arg: str = '') -> ConfigDict:
         'kind': 'grpo',
         'task': 'tiny_reasoning',
         # Accuracy still creeps up afterwards, but reflection has its peak near step 30: at 60, one seed of three has less
-        # than twice its base's at T = 1 (12.9 -> 25.8 words per 1,000 tokens; 26.8 at 50).
+        # than twice its base's at T = 1 (12.9 -> 25.4 words per 1,000 tokens; 26.8 at 50).
         'steps': 50,
         'prompts': 16,
         'group': 16,
