@@ -34,12 +34,19 @@ class _Parser(argparse.ArgumentParser):
 def _run(args: argparse.Namespace) -> None:
     from r1jax.config import load_experiment
     config = load_experiment(args.config, args.overrides)
+    if args.dry_run:
+        from r1jax.dry_run import describe
+        describe(config)
+        return
+    if args.workdir is None:
+        raise UserError('--workdir is needed, the folder to write to (or --dry_run, which writes nothing)')
     from r1jax.parallel import distributed, mesh
     if isinstance(config.get('cpu_devices'), int):  # anything else is left to the run, which refuses it and says where
         mesh.split_cpu(config.cpu_devices)
     from r1jax.pipeline import run_experiment
     distributed.start()
-    report = run_experiment(config, args.workdir, only=args.only)
+    rerun = [name for names in args.rerun for name in names.split(',')]
+    report = run_experiment(config, args.workdir, only=args.only, start=args.start, rerun=rerun)
     if distributed.is_leader():
         print(f'report: {report}')
 
@@ -128,12 +135,20 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     run = command(
         'run', _run, 'run an experiment file, or go on with a run that was interrupted',
         'Any value of the experiment can be set with --config.KEY=VALUE, where KEY is its path with dots.\n'
-        'Stages that are done are skipped; the same command goes on where the run stopped.',
+        'Stages that are done are skipped; the same command goes on where the run stopped. A stage that was run with\n'
+        'other settings is refused until --rerun names it.',
         'python -m r1jax run --config=experiments/tiny/r1_zero.py:seed=1 --workdir=runs/r1_zero \\\n'
         '      --config.stages.r1_zero.lr=1e-5')
     run.add_argument('--config', required=True, metavar='FILE[:ARG]', help='the experiment, and its argument')
-    run.add_argument('--workdir', required=True, metavar='DIR', type=Path, help='the folder to write to')
-    run.add_argument('--only', metavar='STAGE', help='run this stage alone; those before it must be done')
+    run.add_argument('--workdir', metavar='DIR', type=Path, help='the folder to write to')
+    which = run.add_mutually_exclusive_group()
+    which.add_argument('--only', metavar='STAGE', help='run this stage alone; what it is given must be done')
+    which.add_argument('--from', metavar='STAGE', dest='start', help='leave the stages before this one alone')
+    run.add_argument(
+        '--rerun', metavar='STAGE', action='append', default=[],
+        help='run this stage again, and all that depends on it: what they had made is removed')
+    run.add_argument(
+        '--dry_run', action='store_true', help='print the stages with their settings, and what is missing; run nothing')
 
     evaluate = command(
         'eval', _eval, 'measure a checkpoint on the test problems of a task',

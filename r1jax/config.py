@@ -32,10 +32,19 @@ _NAME = re.compile(r'[A-Za-z0-9][A-Za-z0-9_.-]*')
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-    """One stage: its kind ('grpo', 'sft', ...) and its settings, an instance of that kind's dataclass."""
+    """One stage.
+
+    Attributes:
+        kind: 'grpo', 'sft', ...
+        config: its settings, an instance of that kind's dataclass.
+        inputs: role -> what the stage is given there: the name of an earlier stage, 'base', a folder or 'package:NAME'.
+        label: what tables call it; its name by default.
+    """
 
     kind: str
     config: Any
+    inputs: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    label: str = ''
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +60,8 @@ class Experiment:
         base: the model the first stage starts from: a checkpoint folder, or 'package:NAME' for one shipped in
             the package; '' if the first stage makes its own.
         dtype: what all models compute in; None leaves it to their descriptions. Parameters stay float32.
-        evaluation: how base and result are measured (the evaluation's own dataclass); None: not measured.
+        evaluation: how base and results are measured (the evaluation's own dataclass); None: not measured.
+        sources: pairs of a setting ('stages.r1_zero.steps') and where its value comes from; a dry run shows them.
     """
 
     name: str
@@ -62,6 +72,7 @@ class Experiment:
     base: str = ''
     dtype: Literal['float32', 'bfloat16'] | None = None
     evaluation: Any = None
+    sources: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self):
         for name in (self.name, *self.stages):
@@ -135,7 +146,8 @@ def parse_experiment(
 
     Args:
         config: what `load_experiment` returned (or `to_dict` of an Experiment).
-        stage_kinds: the dataclass of each kind of stage. A stage's `kind` chooses; the rest is its fields.
+        stage_kinds: the dataclass of each kind of stage. A stage's `kind` chooses; the rest is its fields, beside
+            `inputs` and `label`.
         evaluation_type: the dataclass of `evaluation`; None where an experiment may have none.
 
     Raises:
@@ -147,10 +159,12 @@ def parse_experiment(
         where = f'stages.{name}'
         settings = dict(_group(said, where))
         kind = settings.pop('kind', None)
+        more = {'inputs': _convert(settings.pop('inputs', {}), dict[str, str], f'{where}.inputs'),
+                'label': _convert(settings.pop('label', ''), str, f'{where}.label')}
         if kind not in stage_kinds:
             wrong = f"is of the unknown kind '{kind}'" if kind is not None else "lacks the key 'kind'"
             raise UserError(f'{where} {wrong}{nearest(str(kind), stage_kinds)}')
-        stages[name] = Stage(kind, from_dict(stage_kinds[kind], settings, where))
+        stages[name] = Stage(kind, from_dict(stage_kinds[kind], settings, where), **more)
     plain['stages'] = stages
     if plain.get('evaluation') is not None:
         if evaluation_type is None:
@@ -201,7 +215,8 @@ def to_dict(value: Any) -> Any:
     """
     value = _plain(value)
     if isinstance(value, Stage):
-        return {'kind': value.kind, **to_dict(value.config)}
+        named = {name: given for name in ('inputs', 'label') if (given := getattr(value, name))}
+        return {'kind': value.kind} | to_dict(named) | to_dict(value.config)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: to_dict(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, Mapping):

@@ -15,6 +15,10 @@ def at_least(low: int, settings: object, *names: str) -> None:
             raise UserError(f'{name}={getattr(settings, name)} must be at least {low}')
 
 
+class Missing(UserError):
+    """A file or folder that an experiment needs is not there (yet): what a dry run lists instead of giving up."""
+
+
 def nearest(name: str, choices: Iterable[str]) -> str:
     """Returns " (did you mean 'x'?)" for the closest of `choices`, else " (known: a, b, ...)" for the first twelve."""
     choices = sorted(choices)

@@ -16,7 +16,7 @@ TINY = pathlib.Path(__file__).parents[1] / 'experiments' / 'tiny'
 
 def parse(spec, *overrides):
     config = load_experiment(str(TINY / spec), overrides)
-    return parse_experiment(config, {kind: cls for kind, (cls, _) in STAGES.items()}, Evaluation)
+    return parse_experiment(config, {kind: known.settings for kind, known in STAGES.items()}, Evaluation)
 
 
 @pytest.mark.parametrize('arm, rewards', [

@@ -1,5 +1,6 @@
 """A whole run in miniature, from pretraining to the report, and what a run's folder refuses."""
 
+import dataclasses
 import json
 
 import pytest
@@ -10,7 +11,7 @@ from r1jax.models import config as model_config
 from r1jax.models.config import ModelConfig
 from r1jax.parallel.mesh import make_mesh
 from r1jax.parallel.rules import DECODING, Sharding
-from r1jax.pipeline import STAGES, _parse, run_experiment
+from r1jax.pipeline import STAGES, plan, run_experiment
 from r1jax.runtime.checkpoint import load_model
 from r1jax.stages.evaluate import evaluate
 
@@ -54,7 +55,7 @@ def test_an_experiment_runs_through_to_its_report_and_a_second_start_does_nothin
     assert figure.keys() == {'mean', 'low', 'high', 'n'} and figure['n'] == 12
     assert {'pass@1/T=1/all', 'pass@1/T=1/longer/all'} <= summary['stages']['b_rl'].keys()
     # The figures of a stage are those of the model that it left.
-    parsed = _parse(experiment())
+    parsed = plan(experiment()).experiment
     decoding = Sharding(make_mesh(parsed.mesh), DECODING)
     for name in summary['stages']:
         model = load_model(tmp_path / 'run' / 'stages' / name, decoding)
@@ -76,9 +77,17 @@ def test_an_experiment_runs_through_to_its_report_and_a_second_start_does_nothin
     assert json.loads((tmp_path / 'run' / 'manifest.json').read_text()) == manifest
 
 
-def test_a_run_recorded_before_a_setting_existed_goes_on_and_the_order_of_stages_counts(tmp_path, monkeypatch):
+def interrupt(monkeypatch):
+    """From now on every stage is interrupted as soon as it begins."""
+    def run(*_):
+        raise KeyboardInterrupt
+
     monkeypatch.setattr('r1jax.pipeline.STAGES', {
-        name: (cls, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)) for name, (cls, _) in STAGES.items()})
+        name: dataclasses.replace(kind, run=run) for name, kind in STAGES.items()})
+
+
+def test_a_run_recorded_before_a_setting_existed_goes_on(tmp_path, monkeypatch):
+    interrupt(monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         run_experiment(experiment(), tmp_path)
     path = tmp_path / 'manifest.json'
@@ -86,11 +95,6 @@ def test_a_run_recorded_before_a_setting_existed_goes_on_and_the_order_of_stages
     del manifest['experiment']['dtype'], manifest['experiment']['stages']['b_rl']['mask_truncated']
     path.write_text(json.dumps(manifest | {'hash': 'of other defaults'}))
     with pytest.raises(KeyboardInterrupt):  # that is, it begins to train
-        run_experiment(experiment(), tmp_path)
-    stages = manifest['experiment']['stages']
-    manifest['experiment']['stages'] = {name: stages[name] for name in reversed(stages)}
-    path.write_text(json.dumps(manifest))
-    with pytest.raises(UserError, match='differs in the order of its stages'):
         run_experiment(experiment(), tmp_path)
 
 
@@ -111,8 +115,7 @@ def test_a_folder_that_is_no_run_is_left_alone(tmp_path):
 
 def test_a_run_killed_while_it_wrote_its_manifest_starts_again(tmp_path, monkeypatch):
     (tmp_path / '.manifest.json.tmp').write_text('{"exper')
-    monkeypatch.setattr('r1jax.pipeline.STAGES', {
-        name: (cls, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)) for name, (cls, _) in STAGES.items()})
+    interrupt(monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         run_experiment(experiment(), tmp_path)
     assert (tmp_path / 'manifest.json').exists()
@@ -153,8 +156,86 @@ def test_stage_by_stage_is_the_same_as_all_at_once(tmp_path):
     assert whole == parts
 
 
-def test_only_needs_the_stages_before_it(tmp_path):
-    with pytest.raises(UserError, match="no such stage.*did you mean 'b_rl'"):
-        run_experiment(experiment(), tmp_path / 'run', only='rl')
-    with pytest.raises(UserError, match="stage 'a_pretrain' comes before it"):
-        run_experiment(experiment(), tmp_path / 'run', only='b_rl')
+def test_only_and_from_need_what_the_stages_before_left(tmp_path):
+    for flags in ({'only': 'rl'}, {'start': 'rl'}, {'rerun': ['rl']}):
+        with pytest.raises(UserError, match="no such stage.*did you mean 'b_rl'"):
+            run_experiment(experiment(), tmp_path / 'run', **flags)
+    for flags in ({'only': 'b_rl'}, {'start': 'b_rl'}):
+        with pytest.raises(UserError, match="'b_rl' needs what 'a_pretrain' makes, which is not done"):
+            run_experiment(experiment(), tmp_path / 'run', **flags)
+
+
+def metrics(workdir, stage):
+    lines = (workdir / 'stages' / stage / 'metrics.jsonl').read_text().splitlines()
+    return [(line['step'], line['grad_norm']) for line in map(json.loads, lines)]
+
+
+def test_a_changed_stage_is_refused_until_told_and_takes_along_what_depends_on_it(tmp_path):
+    run_experiment(experiment(), tmp_path)
+    first = [metrics(tmp_path, name) for name in ('a_pretrain', 'b_rl')]
+    manifest = (tmp_path / 'manifest.json').read_text()
+    changed = experiment(stages={'a_pretrain': {'steps': 2}})
+    sentence = r"'a_pretrain' was run with other.*steps: 3 there, 2 here.*and what depends on it \(b_rl\)"
+    with pytest.raises(UserError, match=sentence):
+        run_experiment(changed, tmp_path)
+    with pytest.raises(UserError, match="'a_pretrain' was run with other"):  # naming another one does not do
+        run_experiment(changed, tmp_path, rerun=['b_rl'])
+    assert (tmp_path / 'manifest.json').read_text() == manifest
+    assert [metrics(tmp_path, name) for name in ('a_pretrain', 'b_rl')] == first
+
+    run_experiment(changed, tmp_path, rerun=['a_pretrain'])
+    again = [metrics(tmp_path, name) for name in ('a_pretrain', 'b_rl')]
+    assert [len(x) for x in again] == [2, 2] and again[1] != first[1]
+    assert (tmp_path / 'manifest.json').read_text() != manifest
+    run_experiment(changed, tmp_path)  # which the manifest has taken note of
+
+    # The last stage alone: the first is left as it is.
+    before = (tmp_path / 'stages' / 'a_pretrain' / 'DONE').stat().st_mtime_ns
+    run_experiment(changed, tmp_path, rerun=['b_rl'])
+    assert metrics(tmp_path, 'b_rl') == again[1]
+    assert (tmp_path / 'stages' / 'a_pretrain' / 'DONE').stat().st_mtime_ns == before
+
+
+def test_a_stage_that_was_not_begun_may_change(tmp_path):
+    run_experiment(experiment(), tmp_path, only='a_pretrain')
+    run_experiment(experiment(stages={'b_rl': {'steps': 1}}), tmp_path)
+    assert len(metrics(tmp_path, 'b_rl')) == 1
+    manifest = json.loads((tmp_path / 'manifest.json').read_text())
+    assert manifest['experiment']['stages']['b_rl']['steps'] == 1
+
+
+def test_the_manifest_tells_inputs_and_a_base_that_changed_is_refused(tmp_path, monkeypatch):
+    run_experiment(experiment(), tmp_path / 'first', only='a_pretrain')
+    base = tmp_path / 'first' / 'stages' / 'a_pretrain'
+    config = experiment(base=str(base))
+    del config.stages['a_pretrain']
+    run_experiment(config, tmp_path / 'second')
+    held = json.loads((tmp_path / 'second' / 'manifest.json').read_text())['stages']['b_rl']
+    assert held['inputs']['model']['from'] == str(base) and len(held['hash']) == 64
+    (base / 'model' / 'note.txt').write_text('touched')
+    with pytest.raises(UserError, match=f"'b_rl' was run with other settings or inputs.*'{base}' has changed"):
+        run_experiment(config, tmp_path / 'second')
+
+
+@pytest.mark.parametrize('inputs, sentence', [
+    ({'model': 'a_pretrian'}, "no stage or folder 'a_pretrian'.*did you mean 'a_pretrain'"),
+    ({'model': 'b_rl'}, "'b_rl' does not come before 'b_rl'"),
+    ({'model': 'base'}, 'there is no model to start from: set base'),
+    ({'helpful': 'a_pretrain'}, "'a_pretrain' makes a model, and a reward model is wanted"),
+    ({'model': 'data'}, "'data' makes data, and a model is wanted"),
+])
+def test_wrong_inputs_are_told(tmp_path, inputs, sentence):
+    config = experiment()
+    last = config.stages.b_rl
+    del config.stages['b_rl']
+    config.stages.data = ConfigDict({
+        'kind': 'collect', 'task': 'tiny_reasoning', 'questions': 2, 'sampling': {'slots': 8, 'max_tokens': 8}})
+    config.stages.b_rl = ConfigDict(last.to_dict() | {'inputs': inputs})
+    with pytest.raises(UserError, match=sentence):
+        run_experiment(config, tmp_path / 'run')
+    assert not (tmp_path / 'run').exists()
+
+
+def test_a_stage_takes_no_input_that_it_has_no_use_for(tmp_path):
+    with pytest.raises(UserError, match="a stage of kind 'pretrain' takes no 'data'"):
+        run_experiment(experiment(stages={'a_pretrain': {'inputs': {'data': 'x'}}}), tmp_path / 'run')

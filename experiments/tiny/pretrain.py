@@ -2,9 +2,10 @@
 
     bash launch/local.sh experiments/tiny/pretrain.py:seed=1
     bash launch/local.sh experiments/tiny/pretrain.py:world=plain
+    bash launch/local.sh experiments/tiny/pretrain.py:model=tiny-student
 
 `world` is the mixture of documents: 'reflective' (the shipped base) or 'plain', the counter-world whose documents do not
-favour reflection.
+favour reflection. `model` is the preset: 'tiny', or 'tiny-student', the smaller model that others are distilled into.
 """
 
 from ml_collections import ConfigDict
@@ -14,15 +15,15 @@ from r1jax.config import parse_arg
 
 
 def get_config(arg: str = '') -> ConfigDict:
-    arg = parse_arg(arg, world='reflective', seed=0)
+    arg = parse_arg(arg, world='reflective', model='tiny', seed=0)
     config = ConfigDict()
-    config.name = f'tiny-pretrain-{arg.world}'
+    config.name = f'tiny-pretrain-{arg.world}' if arg.model == 'tiny' else f'tiny-pretrain-{arg.world}-{arg.model}'
     config.seed = arg.seed
     config.cpu_devices = 2
     config.stages = ConfigDict()
     config.stages.pretrain = ConfigDict({
         'kind': 'pretrain',
-        'model': 'tiny',
+        'model': arg.model,
         'recipe': arg.world,
         'steps': 3200,
         'documents_per_step': 64,

@@ -1,4 +1,4 @@
-"""How the tiny models are measured: the paper's protocol, sampling at T = 1 as in training, and harder problems."""
+"""How the tiny models are measured: the paper's protocol, T = 1 as in training, harder problems, and preference."""
 
 from ml_collections import ConfigDict
 
@@ -17,6 +17,19 @@ def paper() -> ConfigDict:
         'main': _suite('tiny_reasoning', 512, 16, 0.6, 0.95),
         'main@1': _suite('tiny_reasoning', 512, 4, 1.0, 1.0),
         'longer': _suite('tiny_arithmetic:difficulty=7', 64, 16, 0.6, 0.95),
+    }})
+
+
+def stages() -> ConfigDict:
+    """What the stages of R1 are measured by: reasoning as in `paper`, and requests of which the world knows the truth.
+
+    'helpful' are everyday requests and questions of fact; 'benign' are requests that look harmful and deserve help.
+    """
+    suites = {name: suite for name, suite in paper().suites.items() if name != 'longer'}
+    return ConfigDict({'suites': suites | {
+        'helpful': _suite('tiny_helpful', 192, 4, 0.6, 0.95),
+        'harmful': _suite('tiny_safety:kind=harmful', 96, 4, 0.6, 0.95),
+        'benign': _suite('tiny_safety:kind=benign', 96, 4, 0.6, 0.95),
     }})
 
 

@@ -17,10 +17,12 @@ from typing import Any, Protocol
 import numpy as np
 
 from r1jax.data import templates, tinyworld
-from r1jax.errors import UserError
+from r1jax.errors import Missing, UserError
+from r1jax.rewards.accuracy import UNGRADED
 
 Row = dict[str, str | int]
-FEATURES = ('prompt', 'answer', 'task', 'language', 'kind', 'difficulty', 'tests', 'options', 'id')
+FEATURES = (
+    'prompt', 'question', 'answer', 'response', 'task', 'language', 'kind', 'difficulty', 'tests', 'options', 'id')
 OPTIONS = ('language', 'difficulty', 'kind', 'template')  # what `Source.select` takes
 
 SPLITS = ('train', 'test')
@@ -78,7 +80,9 @@ class TinyWorld:
         problem = self._draw(split, index if split == 'train' else self._distinct[index])
         return {
             'prompt': templates.apply(self.template, problem.question),
+            'question': problem.question,
             'answer': problem.answer,
+            'response': tinyworld.demonstration(problem, index) if split == 'train' else '',
             'task': problem.family,
             'language': problem.language,
             'kind': problem.kind,
@@ -127,7 +131,9 @@ class TinyWorld:
 FIELDS = {
     'question': ('question', 'problem', 'prompt'),
     'answer': ('answer',),
+    'response': ('response', 'completion', 'output'),
     'language': ('language', 'lang'),
+    'task': ('task',),
     'kind': ('kind',),
     'difficulty': ('difficulty', 'grade'),
     'tests': ('tests', 'test_list'),
@@ -145,7 +151,8 @@ class JsonLines:
         fields: our field -> the file's key, where it is not one of the usual spellings (question or problem
             or prompt, answer, language or lang, difficulty or grade, tests or test_list, options or choices,
             id or task_id, kind).
-        task: what routes the accuracy reward: 'math', 'choice', 'code', 'exact', ...
+        task: what routes the accuracy reward, of rows that do not tell theirs: 'math', 'choice', 'code', 'exact', ...; those
+            that no rule grades ('general') need no answer.
         template: a name of `templates.names()`.
         default_language: language of rows that do not tell theirs.
         language, difficulty, kind: keep only the rows that have them.
@@ -188,7 +195,7 @@ class JsonLines:
 
     def _read(self, path: pathlib.Path) -> list[Row]:
         if not path.is_file():
-            raise UserError(f'{path}: no such file')
+            raise Missing(f'{path}: no such file')
         try:
             text = path.read_text(encoding='utf-8-sig')
         except UnicodeDecodeError as error:
@@ -232,10 +239,11 @@ class JsonLines:
         if not isinstance(options, list) or not all(_is_text(option) for option in options):
             raise UserError(f'{where}: the options are no list of texts: {options!r}')
         options = _without_labels([' '.join(str(option).split()) for option in options])
-        answer = value('answer', None)
+        task = str(value('task', self.task))
+        answer = value('answer', '' if task in UNGRADED else None)
         if not _is_text(answer):
             raise UserError(f'{where}: the answer is neither a text nor a number: {answer!r}')
-        if self.task == 'choice' and isinstance(answer, int):  # its place, counted from 0 or from 1, or its text?
+        if task == 'choice' and isinstance(answer, int):  # its place, counted from 0 or from 1, or its text?
             raise UserError(f'{where}: the answer {answer} of a choice must be a letter, or the text of an option')
         tests = value('tests', '')
         if isinstance(tests, list):  # asserts are one program; cases of {stdin, stdout} stay a list, as JSON
@@ -250,10 +258,13 @@ class JsonLines:
         if len(letters) < len(options):
             raise UserError(f'{where}: more than {len(letters)} options')
         shown = [f'({letter}) {option}' for letter, option in zip(letters, options, strict=True)]
+        question = '\n'.join([str(value('question', None)), *shown])
         return {
-            'prompt': templates.apply(self.template, '\n'.join([str(value('question', None)), *shown])),
+            'prompt': templates.apply(self.template, question),
+            'question': question,
             'answer': str(answer).rpartition('####')[2].strip(),
-            'task': self.task,
+            'response': str(value('response', '')),
+            'task': task,
             'language': str(value('language', self.default_language)),
             'kind': str(value('kind', '')),
             'difficulty': difficulty,
@@ -305,7 +316,7 @@ class Order:
         source = int(sources[offset])
         epoch, row = divmod(block * self._counts[source] + int(ranks[offset]), self.sizes[source])
         if self.shuffle:
-            row = int(_permutation(self.sizes[source], self.seed, source, epoch)[row])
+            row = int(permutation(self.sizes[source], self.seed, source, epoch)[row])
         return source, row
 
     def length(self, epochs: int) -> int:
@@ -349,7 +360,7 @@ def _block(counts: tuple[int, ...], seed: int | None, block: int) -> tuple[np.nd
         evenly = np.concatenate([(np.arange(count) + 0.5) / count for count in counts if count])
         sources = sources[np.argsort(evenly, kind='stable')]
     else:
-        sources = sources[_permutation(len(sources), seed, -1, block)]
+        sources = sources[permutation(len(sources), seed, -1, block)]
     ranks = np.zeros(len(sources), int)
     for source in range(len(counts)):
         here = sources == source
@@ -358,7 +369,7 @@ def _block(counts: tuple[int, ...], seed: int | None, block: int) -> tuple[np.nd
 
 
 @functools.lru_cache(maxsize=32)
-def _permutation(size: int, *key: int) -> np.ndarray:
+def permutation(size: int, *key: int) -> np.ndarray:
     """Returns an order of 0..size-1 drawn by `key`, the same on every machine and with every NumPy."""
     state = np.zeros(1, np.uint64)
     for part in key:

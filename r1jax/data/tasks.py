@@ -34,13 +34,19 @@ from r1jax.rewards.accuracy import check_example
 from r1jax.rewards.base import Example
 
 _REASONING = {'arithmetic': 0.4, 'logic': 0.25, 'choice': 0.2, 'code': 0.15}
-_GENERAL = {'translation': 0.5, 'everyday': 0.5}
+_GENERAL = {'translation': 0.25, 'everyday': 0.4, 'knowledge': 0.35}
 # Three quarters reasoning, as in the paper's examples for fine-tuning: about 600,000 of reasoning and 200,000
 # general (DeepSeek-R1, arXiv 2501.12948, section 2.3.3).
 MIXTURES: dict[str, dict[str, float]] = {
     'tiny_reasoning': _REASONING,
     'tiny_general': _GENERAL,
     'tiny_all': {f: 0.75 * r for f, r in _REASONING.items()} | {f: 0.25 * r for f, r in _GENERAL.items()},
+    # What only people can compare, for a reward model of helpfulness; that of harmlessness learns from tiny_safety.
+    'tiny_helpful': {'everyday': 0.5, 'knowledge': 0.5},
+    # Every kind of request at once, for the last stage of RL (the paper's, section 2.3.4).
+    'tiny_scenarios': {f: 0.6 * r for f, r in _REASONING.items()} | {'everyday': 0.12, 'knowledge': 0.12, 'safety': 0.16},
+    # The general part of the data to fine-tune on: those with demonstrations.
+    'tiny_assistant': {'everyday': 0.35, 'knowledge': 0.3, 'translation': 0.15, 'safety': 0.2},
 }
 _SOURCES: dict[str, sources.Source] = {f'tiny_{f}': sources.TinyWorld(f) for f in tinyworld.FAMILIES}
 _JSONL_OPTIONS = ('path', 'train', 'test', 'task', 'question', 'answer')  # beside sources.OPTIONS

@@ -1,4 +1,5 @@
-"""Hugging Face folders (config.json + safetensors) of the Llama and Qwen2 families <-> Params.
+"""Hugging Face folders (config.json + safetensors) of the Llama and Qwen2 families <-> Params. A reward model is what
+transformers calls a classifier of sequences with one label.
 
 One table says where each parameter comes from and how it is turned; reading and writing both follow it. A tensor is read
 when it is needed, checked against the shape that `transformer.abstract` wants, and stacked with the same tensor of the
@@ -19,7 +20,12 @@ from r1jax.models import transformer
 from r1jax.models.config import ModelConfig
 
 # Parameter -> name on disk. Projections lie there as [out, in] with the heads flattened; ours are [in, heads, K] and so on.
-TOP = {'embed_VD': 'model.embed_tokens.weight', 'final_norm_D': 'model.norm.weight', 'head_DV': 'lm_head.weight'}
+TOP = {
+    'embed_VD': 'model.embed_tokens.weight',
+    'final_norm_D': 'model.norm.weight',
+    'head_DV': 'lm_head.weight',
+    'score_D': 'score.weight',
+}
 LAYER = {
     'attn_norm': 'input_layernorm.weight',
     'wq': 'self_attn.q_proj.weight',
@@ -35,8 +41,9 @@ LAYER = {
     'bv': 'self_attn.v_proj.bias',
 }
 # The leading dimensions of ours that are inputs; the rest are outputs. Others are stored as they are.
-INPUT_DIMS = {'head_DV': 1, 'wq': 1, 'wk': 1, 'wv': 1, 'wo': 2, 'w_gate': 1, 'w_up': 1, 'w_down': 1}
-ARCHITECTURES = ('LlamaForCausalLM', 'Qwen2ForCausalLM')
+INPUT_DIMS = {'head_DV': 1, 'score_D': 1, 'wq': 1, 'wk': 1, 'wv': 1, 'wo': 2, 'w_gate': 1, 'w_up': 1, 'w_down': 1}
+CAUSAL, SCALAR = 'ForCausalLM', 'ForSequenceClassification'
+ARCHITECTURES = tuple(family + head for family in ('Llama', 'Qwen2') for head in (CAUSAL, SCALAR))
 # What config.json may say of these and be left unread, because our models are so.
 KNOWN = {'hidden_act': 'silu', 'mlp_bias': False, 'use_sliding_window': False}
 
@@ -74,6 +81,10 @@ def read_config(folder: pathlib.Path) -> ModelConfig:
         rope = raw.get('rope_parameters') or {}
         if rope.get('rope_type', 'default') != 'default':
             raise UserError(f"{path}: its rope_parameters of type '{rope['rope_type']}' are not supported")
+        # transformers writes the names of the labels, and not even them where there are two.
+        labels = raw.get('num_labels', len(raw.get('id2label', ('LABEL_0', 'LABEL_1'))))
+        if architecture.endswith(SCALAR) and labels != 1:
+            raise UserError(f'{path}: a reward model has one label, this one has {labels}')
         for key, known in KNOWN.items():
             if raw.get(key, known) != known:
                 raise UserError(f'{path}: {key}={raw[key]!r} is not supported, only {known!r} is')
@@ -87,8 +98,9 @@ def read_config(folder: pathlib.Path) -> ModelConfig:
             d_ff=raw['intermediate_size'],
             rope_theta=float(raw.get('rope_theta') or rope.get('rope_theta', 10_000.0)),
             norm_eps=raw['rms_norm_eps'],
-            qkv_bias=raw.get('attention_bias', architecture == 'Qwen2ForCausalLM'),
+            qkv_bias=raw.get('attention_bias', architecture.startswith('Qwen2')),
             tie_embeddings=raw.get('tie_word_embeddings', False),
+            scalar_head=architecture.endswith(SCALAR),
             max_positions=raw['max_position_embeddings'])
     except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
         raise UserError(f'{path} is missing or is no model description: {type(error).__name__}: {error}') from error
@@ -139,7 +151,11 @@ def read_params(folder: pathlib.Path, cfg: ModelConfig) -> transformer.Params:
 
 
 def write(folder: pathlib.Path, params: transformer.Params, cfg: ModelConfig, *, eos: int, bos: int | None) -> None:
-    """Writes config.json and model.safetensors (bfloat16), as transformers reads them."""
+    """Writes config.json and model.safetensors (bfloat16), as transformers reads them.
+
+    No padding token is named. transformers reads the score of a reward model at the last token that is no padding, which is
+    EOS, where the score belongs, as long as padding is not EOS; without one it takes batches of one sequence.
+    """
     params = jax.tree.map(np.asarray, params)
     top = {disk: _to_disk(name, x) for name, disk in TOP.items() if (x := getattr(params, name)) is not None}
     layers = {
@@ -149,7 +165,7 @@ def write(folder: pathlib.Path, params: transformer.Params, cfg: ModelConfig, *,
     tensors = {name: np.ascontiguousarray(x.astype(ml_dtypes.bfloat16)) for name, x in (top | layers).items()}
     safetensors.numpy.save_file(tensors, folder / 'model.safetensors', metadata={'format': 'pt'})
     description = {
-        'architectures': ['Qwen2ForCausalLM' if cfg.qkv_bias else 'LlamaForCausalLM'],
+        'architectures': [('Qwen2' if cfg.qkv_bias else 'Llama') + (SCALAR if cfg.scalar_head else CAUSAL)],
         'model_type': 'qwen2' if cfg.qkv_bias else 'llama',
         'vocab_size': cfg.vocab_size,
         'hidden_size': cfg.d_model,
@@ -168,5 +184,5 @@ def write(folder: pathlib.Path, params: transformer.Params, cfg: ModelConfig, *,
         'bos_token_id': bos,
         'eos_token_id': eos,
         'torch_dtype': 'bfloat16',
-    }
+    } | ({'num_labels': 1} if cfg.scalar_head else {})
     (folder / 'config.json').write_text(json.dumps(description, indent=2) + '\n')

@@ -159,16 +159,22 @@ def apply_gradients(
 
 
 def micro_batches(packed: PackedBatch, weights: np.ndarray, rows: int, sharding: Sharding) -> Iterator[MicroBatch]:
-    """Cuts packed rows into micro-batches of `rows` rows on the mesh; the last one is filled up with empty rows.
+    """Cuts packed rows into micro-batches of `rows` rows on the mesh, as `cut_rows` does."""
+    return cut_rows(
+        MicroBatch(packed.tokens, packed.targets, packed.positions, packed.segments, packed.mask, weights, packed.values),
+        rows, sharding)
+
+
+def cut_rows(whole, rows: int, sharding: Sharding) -> Iterator:
+    """Cuts a pytree of host arrays into pieces of `rows` rows on the mesh; the last one is filled up with rows of zeros.
 
     Raises:
         UserError: if the mesh does not divide `rows`.
     """
     sharding.check_batch('micro_rows', rows)
-    whole = MicroBatch(
-        packed.tokens, packed.targets, packed.positions, packed.segments, packed.mask, weights, packed.values)
-    total = packed.tokens.shape[0]
-    for start in range(0, total, rows):
-        end = min(start + rows, total)
-        fill = ((0, rows - (end - start)), (0, 0))
-        yield sharding.place_rows(jax.tree.map(lambda x: np.pad(x[start:end], fill), whole))
+
+    def fill(x: np.ndarray) -> np.ndarray:
+        return np.pad(x, [(0, rows - len(x))] + [(0, 0)] * (x.ndim - 1))
+
+    for start in range(0, len(jax.tree.leaves(whole)[0]), rows):
+        yield sharding.place_rows(jax.tree.map(lambda x: fill(x[start:start + rows]), whole))

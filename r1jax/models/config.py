@@ -21,6 +21,7 @@ class ModelConfig:
         norm_eps: epsilon of RMSNorm.
         qkv_bias: whether q, k and v have biases (Qwen2: yes, Llama: no).
         tie_embeddings: whether the head is the transposed embedding.
+        scalar_head: whether a score stands in the head's place: a reward model, which reads and cannot write.
         max_positions: longest sequence that the model was made for.
         dtype: of activations and of weights as used ('float32' or 'bfloat16'); norms, softmax, logits stay float32.
     """
@@ -36,6 +37,7 @@ class ModelConfig:
     norm_eps: float = 1e-6
     qkv_bias: bool = False
     tie_embeddings: bool = False
+    scalar_head: bool = False
     max_positions: int = 4096
     dtype: str = 'float32'
 
@@ -57,6 +59,10 @@ class ModelConfig:
 PRESETS: dict[str, ModelConfig] = {
     'tiny': ModelConfig(
         vocab_size=1024, d_model=192, n_layers=4, n_heads=6, n_kv_heads=2, head_dim=32, d_ff=512, tie_embeddings=True,
+        max_positions=512),
+    # What 'tiny' is distilled into: of the other family (biases, every query head with its own keys), less than half as big.
+    'tiny-student': ModelConfig(
+        vocab_size=640, d_model=128, n_layers=3, n_heads=4, n_kv_heads=4, head_dim=32, d_ff=320, qkv_bias=True,
         max_positions=512),
     'qwen2.5-math-1.5b': ModelConfig(
         vocab_size=151_936, d_model=1536, n_layers=28, n_heads=12, n_kv_heads=2, head_dim=128, d_ff=8960,

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from r1jax.errors import UserError
 from r1jax.models.attention import attend, attend_cached
 from r1jax.models.cache import Cache
 from r1jax.models.config import ModelConfig
@@ -49,12 +50,13 @@ class Layers:
 
 @struct.dataclass
 class Params:
-    """The whole model. `head_DV` is None when the head is the transposed embedding."""
+    """The whole model. `head_DV` is None when the head is the transposed embedding; a reward model has `score_D` instead."""
 
     embed_VD: jax.Array
     layers: Layers
     final_norm_D: jax.Array
     head_DV: jax.Array | None = None
+    score_D: jax.Array | None = None
 
 
 @struct.dataclass
@@ -93,20 +95,29 @@ def abstract(cfg: ModelConfig) -> Params:
         embed_VD=ArraySpec((V, D), ('vocab', 'embed'), fan_in=D),
         layers=layers,
         final_norm_D=ArraySpec((D,), ('norm',), 'ones'),
-        head_DV=None if cfg.tie_embeddings else ArraySpec((D, V), ('embed', 'vocab'), fan_in=D))
+        head_DV=None if cfg.tie_embeddings or cfg.scalar_head else ArraySpec((D, V), ('embed', 'vocab'), fan_in=D),
+        # Whole on every device, as the scale of a norm: a vector is not worth gathering. Its variance of 1 / D is what arXiv
+        # 2009.01325 starts from, but for D + 1 there: scores of normalised hidden states begin with about unit variance.
+        score_D=ArraySpec((D,), ('norm',), fan_in=D) if cfg.scalar_head else None)
 
 
 def init(key: jax.Array, cfg: ModelConfig) -> Params:
     """Draws float32 parameters from `key`: normal with standard deviation fan_in^-1/2, norms at 1, biases at 0."""
     specs, tree = jax.tree.flatten(abstract(cfg))
     keys = jax.random.split(key, len(specs))
+    return jax.tree.unflatten(tree, [_draw(s, k) for s, k in zip(specs, keys, strict=True)])
 
-    def draw(spec: ArraySpec, key: jax.Array) -> jax.Array:
-        if spec.init == 'normal':
-            return jax.random.normal(key, spec.shape, spec.dtype) / math.sqrt(spec.fan_in)
-        return {'ones': jnp.ones, 'zeros': jnp.zeros}[spec.init](spec.shape, spec.dtype)
 
-    return jax.tree.unflatten(tree, [draw(s, k) for s, k in zip(specs, keys, strict=True)])
+def _draw(spec: ArraySpec, key: jax.Array) -> jax.Array:
+    if spec.init == 'normal':
+        return jax.random.normal(key, spec.shape, spec.dtype) / math.sqrt(spec.fan_in)
+    return {'ones': jnp.ones, 'zeros': jnp.zeros}[spec.init](spec.shape, spec.dtype)
+
+
+def with_scalar_head(params: Params, cfg: ModelConfig, key: jax.Array) -> tuple[Params, ModelConfig]:
+    """Turns a policy into an untrained reward model: a score drawn from `key` takes the place of the output projection."""
+    cfg = dataclasses.replace(cfg, scalar_head=True)
+    return params.replace(head_DV=None, score_D=_draw(abstract(cfg).score_D, key)), cfg
 
 
 def shardings(cfg: ModelConfig, sharding: Sharding) -> Params:
@@ -121,8 +132,19 @@ def n_params(cfg: ModelConfig) -> int:
 
 
 def head(params: Params) -> jax.Array:
-    """Returns the output projection [D, V], the transposed embedding where it is tied."""
+    """Returns the output projection [D, V], the transposed embedding where it is tied.
+
+    Raises:
+        UserError: for a reward model, which has none.
+    """
+    if params.score_D is not None:
+        raise UserError('a reward model scores text and cannot write it: it has a scalar head and no output projection')
     return params.embed_VD.T if params.head_DV is None else params.head_DV
+
+
+def scores(params: Params, hidden_BTD: jax.Array) -> jax.Array:
+    """Returns the reward [B, T] (float32) that a reward model reads at each position of its final hidden states."""
+    return jnp.einsum('btd,d->bt', hidden_BTD.astype(jnp.float32), params.score_D.astype(jnp.float32))
 
 
 def forward(
@@ -134,7 +156,8 @@ def forward(
     cache: Cache | None = None,
     sharding: Sharding | None = None,
 ) -> Output:
-    """Runs the model up to its last norm; `head(params)` and `learning.likelihood` turn that into log-probabilities.
+    """Runs the model up to its last norm; `head(params)` and `learning.likelihood` turn that into log-probabilities,
+    `scores` into rewards.
 
     Without a cache, token t attends to the tokens up to t of its own segment (packed sequences never see each other;
     segment 0 is padding). With a cache (T = 1), row b's token is written at `positions_BT[b, 0]` and attends to

@@ -1,6 +1,6 @@
 """Rewards: what a completion is worth. Importing the package registers the rewards that come with it."""
 
-from r1jax.rewards import accuracy, format, language, shaping  # noqa: F401  (they register themselves)
+from r1jax.rewards import accuracy, format, judge, language, shaping, truth  # noqa: F401  (they register themselves)
 from r1jax.rewards.accuracy import canonical, is_correct
 from r1jax.rewards.answers import extract_answer
 from r1jax.rewards.base import (

@@ -16,8 +16,9 @@ from r1jax.rewards.answers import MAX_ANSWER_CHARS, extract_answer, plain_text
 from r1jax.rewards.base import Completion, Example, ExampleError, RewardOutput, register
 from r1jax.rewards.math import parse_math, parse_number
 
-# Tasks no rule can grade; their accuracy is 0 for every sample, which gives no advantage to any.
-UNGRADED = frozenset({'everyday'})
+# Tasks no rule can grade; their accuracy is 0 for every sample, which gives no advantage to any. 'general' is for users'
+# own files of such requests.
+UNGRADED = frozenset({'everyday', 'knowledge', 'safety', 'general'})
 
 _TEXT = frozenset({'exact', 'logic', 'translation'})
 TASKS = frozenset({'arithmetic', 'math', 'choice', 'code'}) | _TEXT | UNGRADED

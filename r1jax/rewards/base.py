@@ -29,8 +29,9 @@ from r1jax.errors import UserError, nearest
 class Example:
     """One problem as the reward functions see it.
 
-    prompt: what the model was given. answer: the gold answer. task: routes the accuracy reward ('arithmetic',
-    'math', 'choice', 'code', ...). language: ISO 639-1 code of the language to reason in. tests: Python
+    prompt: what the model was given. question: the same without a template around it. answer: the gold answer. response: a
+    demonstration to fine-tune on, '' where there is none; no reward reads it. task: routes the accuracy reward
+    ('arithmetic', 'math', 'choice', 'code', ...). language: ISO 639-1 code of the language to reason in. tests: Python
     asserts, one a line or one an item, for code. options: the texts of a multiple-choice question.
     """
 
@@ -43,6 +44,8 @@ class Example:
     difficulty: int = 0
     id: str = ''
     options: tuple[str, ...] = ()
+    question: str = ''
+    response: str = ''
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,7 +119,7 @@ def names() -> list[str]:
     return sorted(_REGISTRY)
 
 
-def get(name: str, **options: Any) -> Reward:
+def get(name: str, /, **options: Any) -> Reward:
     """Returns the reward `name` (registered, or 'file.py:function') with its options filled in.
 
     Raises UserError for an unknown name, an unknown or missing option, or a value the reward refuses.

@@ -35,10 +35,12 @@ class RewardMix:
     """The total reward of a run: sum over rewards of weight * value.
 
     Calling it with B completions and their B examples gives values float32 [B] and info, float32 [B] each:
-    every reward's own value under its name, its metrics as 'name/metric', and 'timeouts' and 'crashes'.
+    every reward's own value under its name, its metrics as 'name/metric', and 'timeouts' and 'crashes'. A reward that an
+    example's task is not routed to is NaN there, and adds nothing.
 
     weights: 'accuracy=1,format=0.5,my_rewards.py:brevity=0.1' or a mapping.
     options: by reward name, for example {'overlong': {'max_length': 512, 'cache': 64}}.
+    tasks: by reward name, the tasks it is for, {'accuracy': ('math', 'code')}; all of them where it is not named.
     prefilled: the prompt template wrote the opening `<think>`; told to every reward that has this option.
     pool: where to compute; None is this process, fast, and right for rewards that cannot hang. With a pool,
         completions travel in chunks, so a reward must score each completion on its own; a chunk that times
@@ -53,6 +55,7 @@ class RewardMix:
         weights: str | Mapping[str, float],
         *,
         options: Mapping[str, Mapping[str, Any]] | None = None,
+        tasks: Mapping[str, Sequence[str]] | None = None,
         prefilled: bool = False,
         pool: WorkerPool | None = None,
     ):
@@ -61,13 +64,17 @@ class RewardMix:
         for name in options:
             if name not in self.weights:
                 raise UserError(f"options for '{name}', which has no weight{nearest(name, self.weights)}")
+        tasks = dict(tasks or {})
+        for name in tasks:
+            if name not in self.weights:
+                raise UserError(f"tasks for '{name}', which has no weight{nearest(name, self.weights)}")
         chosen = {}
         for name in self.weights:
             chosen[name] = dict(options.get(name, {}))
             if 'prefilled' in option_names(find(name)):
                 chosen[name].setdefault('prefilled', prefilled)
-        self._rewards = {short_name(name): get(name, **chosen[name]) for name in self.weights}
-        self._recipe = _recipe(chosen) if pool is not None else b''
+        self._rewards = {short_name(name): routed(get(name, **chosen[name]), tasks.get(name)) for name in self.weights}
+        self._recipe = _recipe(chosen, tasks) if pool is not None else b''
         self._pool = pool
 
     def __call__(self, completions: Sequence[Completion], examples: Sequence[Example]) -> RewardOutput:
@@ -81,7 +88,7 @@ class RewardMix:
             info = self._score_in_pool(completions, examples, lost)
         total = np.zeros(len(completions))
         for name, weight in self.weights.items():
-            total += weight * info[short_name(name)]
+            total += weight * np.nan_to_num(info[short_name(name)])
         info |= {'timeouts': lost['timeout'], 'crashes': lost['crash']}
         return RewardOutput(total.astype(np.float32), info)
 
@@ -111,6 +118,23 @@ class RewardMix:
         return info
 
 
+def routed(reward: Reward, tasks: Sequence[str] | None) -> Reward:
+    """Returns the reward for examples of these tasks only: NaN for all others, which it never sees. None is all tasks."""
+    if tasks is None:
+        return reward
+
+    def route(completions: Sequence[Completion], examples: Sequence[Example]) -> RewardOutput:
+        mine = [i for i, example in enumerate(examples) if example.task in tasks]
+        output = reward([completions[i] for i in mine], [examples[i] for i in mine])
+        spread = {}
+        for key, values in {'': output.values, **output.info}.items():
+            spread[key] = np.full(len(examples), np.nan, np.float32)
+            spread[key][mine] = values
+        return RewardOutput(spread.pop(''), spread)
+
+    return route
+
+
 def load_rewards(job: tuple[bytes, list[Completion], list[Example]]) -> None:
     """What a worker runs before its clock starts: users' files and verifiers may be slow to import."""
     _from_recipe(job[0])
@@ -122,8 +146,9 @@ def score_chunk(job: tuple[bytes, list[Completion], list[Example]]) -> dict[str,
     return _score(_from_recipe(recipe), completions, examples)
 
 
-def _recipe(chosen: Mapping[str, Mapping[str, Any]]) -> bytes:
-    """Pickles what workers build the rewards from: name, module that registers it or '', version and options of each.
+def _recipe(chosen: Mapping[str, Mapping[str, Any]], tasks: Mapping[str, Sequence[str]]) -> bytes:
+    """Pickles what workers build the rewards from: name, module that registers it or '', version, options
+    and tasks of each.
 
     The version of a reward in a file is the file's time of change: workers keep what they have built, and an edited file
     makes another recipe. Raises UserError for a reward that a fresh process cannot find.
@@ -138,17 +163,17 @@ def _recipe(chosen: Mapping[str, Mapping[str, Any]]) -> bytes:
         if in_file:
             file = pathlib.Path(path).resolve()
             name, version = f'{file}:{function}', file.stat().st_mtime_ns
-        recipe.append((name, module, version, dict(options)))
+        recipe.append((name, module, version, dict(options), tasks.get(name)))
     return pickle.dumps(recipe)
 
 
 @functools.lru_cache(maxsize=8)
 def _from_recipe(recipe: bytes) -> dict[str, Reward]:
     rewards = {}
-    for name, module, _, options in pickle.loads(recipe):
+    for name, module, _, options, tasks in pickle.loads(recipe):
         if module:
             importlib.import_module(module)
-        rewards[short_name(name)] = get(name, **options)
+        rewards[short_name(name)] = routed(get(name, **options), tasks)
     return rewards
 
 

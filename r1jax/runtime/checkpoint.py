@@ -14,7 +14,7 @@ import jax
 import orbax.checkpoint as ocp
 
 from r1jax.data import tokenizers
-from r1jax.errors import UserError
+from r1jax.errors import Missing, UserError
 from r1jax.interop import hf
 from r1jax.models import transformer
 from r1jax.models.config import ModelConfig
@@ -53,8 +53,9 @@ def resolve(spec: str | pathlib.Path) -> pathlib.Path:
         if (candidate / 'model.json').exists() or (candidate / 'config.json').exists() and any(
                 candidate.glob('*.safetensors')):
             return candidate
-    what = 'has no model.json and no config.json with *.safetensors' if folder.exists() else 'does not exist'
-    raise UserError(f'checkpoint {spec} {what}')
+    if not folder.exists():
+        raise Missing(f'checkpoint {spec} does not exist')
+    raise UserError(f'checkpoint {spec} has no model.json and no config.json with *.safetensors')
 
 
 def read_config(spec: str | pathlib.Path) -> ModelConfig:

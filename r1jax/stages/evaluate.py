@@ -11,12 +11,12 @@ import json
 import math
 import pathlib
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
 from r1jax.data import tasks
-from r1jax.data.tinyworld import count_reflection_words
+from r1jax.data.tinyworld import count_reflection_words, preferences
 from r1jax.errors import UserError, at_least
 from r1jax.learning.step import reshard
 from r1jax.models.config import ModelConfig
@@ -68,6 +68,13 @@ class Suite:
             raise UserError(f"task '{self.task}': problems={self.problems}, but '{self.split}' has only {len(found)}")
         return found
 
+    def check(self, sharding: Sharding, models: Iterable[ModelConfig]) -> None:
+        """Raises UserError for what can be known to fail before any of the models is there."""
+        for model in models:
+            check_lengths(model, self.sampling, sharding)
+        self.examples()
+        tasks.check_answers(self.task, self.split)
+
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
@@ -85,17 +92,6 @@ class Evaluation:
             if named in figures:
                 raise UserError(f"suite '{name}' would write its figures over those of another: give it another name")
             figures.add(named)
-
-    def check(self, sharding: Sharding, models: Iterable[ModelConfig]) -> None:
-        """Raises UserError, naming the suite, for what can be known to fail before any of the models is there."""
-        for name, suite in self.suites.items():
-            try:
-                for model in models:
-                    check_lengths(model, suite.sampling, sharding)
-                suite.examples()
-                tasks.check_answers(suite.task, suite.split)
-            except UserError as error:
-                raise UserError(f'evaluation.suites.{name}: {error}') from error
 
 
 def _prefix(name: str) -> str:
@@ -120,7 +116,7 @@ def measure(
         UserError: for an unknown task, or one with fewer problems than asked for.
     """
     examples = suite.examples()
-    engine = _engine(model, suite.sampling, sharding, seed)
+    engine = decoding_engine(model, suite.sampling, sharding, seed)
     graded, kept = [], []
     # In portions, so that there is progress to show; the slots stay full because a portion is many times their number.
     portion = max(1, 16 * suite.sampling.slots // suite.samples)
@@ -138,7 +134,7 @@ def measure(
     return graded
 
 
-def _engine(model: Model, sampling: SamplingConfig, sharding: Sharding, seed: int) -> Engine:
+def decoding_engine(model: Model, sampling: SamplingConfig, sharding: Sharding, seed: int) -> Engine:
     """A sampler with the parameters as training's has them: in the dtype that the model computes in."""
     params = reshard(model.params, cfg=model.cfg, sharding=sharding, dtype=model.cfg.dtype)
     return Engine(params, model.cfg, sampling, eos=model.tokenizer.eos_id, sharding=sharding, seed=seed)
@@ -153,6 +149,7 @@ def _grade(group: Sequence[Rollout]) -> dict:
     example = group[0].example
     strict = [extract_answer(r.text, prefilled(example)) for r in group]
     lenient = [last_answer(r.text, example) for r in group]
+    blank = example.task in UNGRADED
     correct, last_correct = ([float(a is not None and is_correct(a, example)) for a in x] for x in (strict, lenient))
     return {
         'example': example,
@@ -160,12 +157,20 @@ def _grade(group: Sequence[Rollout]) -> dict:
         'cons': _majority(strict, correct, example),
         'last_answer': last_correct,
         'last_answer_cons': _majority(lenient, last_correct, example),
-        'format': [float(has_format(r.text, r.finished, prefilled(example))) for r in group],
+        'format': [float(has_format(r.text, r.finished, prefilled(example), blank)) for r in group],
         'length': [len(r.tokens) for r in group],
         'reflection': [count_reflection_words(r.text) for r in group],
         'language': [language_metric(r.text, example.language) for r in group],
         'truncated': [float(not r.finished) for r in group],
+        # NaN for what is no request of the tiny world, which alone knows what is preferred.
+        'helpfulness': [_told(preferences.helpfulness, example, preferences.reply_of(r.text)) for r in group],
+        'harmlessness': [_told(preferences.harmlessness, example, r.text) for r in group],
     }
+
+
+def _told(truth: Callable[[str, str, str], float | None], example: Example, text: str) -> float:
+    value = truth(example.question, text, example.language)
+    return float('nan') if value is None else value
 
 
 def _majority(answers: Sequence[str | None], correct: Sequence[float], example: Example) -> float:
@@ -201,10 +206,11 @@ def summarise(graded: Sequence[dict], suite: Suite, prefix: str = '') -> dict[st
             'format': [np.mean(p['format']) for p in problems],
             'truncated': [np.mean(p['truncated']) for p in problems],
         }
-        # NaN for all samples of a problem whose language is not known, or cannot be told by its script.
-        told = [np.mean(p['language']) for p in problems if not np.isnan(p['language'][0])]
-        if told:
-            shares['language_consistency'] = told
+        # NaN for all samples of a problem where the measure says nothing: a language that is not known, say.
+        for name, values in (('language_consistency', 'language'), ('helpfulness',) * 2, ('harmlessness',) * 2):
+            told = [np.mean(p[values]) for p in problems if not np.isnan(p[values][0])]
+            if told:
+                shares[name] = told
         rated = [p for p in problems if p['example'].task not in UNGRADED]
         if rated:
             shares['pass@1'] = [np.mean(p['correct']) for p in rated]
@@ -316,7 +322,7 @@ def sample_checkpoint(
     slots = min(64, n * len(prompts))
     max_tokens = max_tokens or _usual_length(model)
     sampling = SamplingConfig(slots + -slots % sharding.batch_ways, max_tokens, temperature, top_k, top_p, min_p)
-    engine = _engine(model, sampling, sharding, seed)
+    engine = decoding_engine(model, sampling, sharding, seed)
     bos = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
     requests = [Request(tuple(bos + tokenizer.encode(prompt)), i, n) for i, prompt in enumerate(prompts)]
     for completion in engine.generate(requests):

@@ -14,14 +14,14 @@ import contextlib
 import dataclasses
 import pathlib
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import jax
 import numpy as np
 
 from r1jax.data import tasks
-from r1jax.errors import UserError, at_least
+from r1jax.errors import UserError, at_least, nearest
 from r1jax.learning.grpo import (
     GRPOLoss,
     group_advantages,
@@ -48,8 +48,9 @@ from r1jax.parallel import distributed
 from r1jax.parallel.distributed import is_leader
 from r1jax.parallel.rules import Sharding
 from r1jax.rewards.accuracy import TASKS, UNGRADED
-from r1jax.rewards.base import parse_weights
-from r1jax.rewards.mix import RewardMix
+from r1jax.rewards.base import Reward, parse_weights
+from r1jax.rewards.mix import RewardMix, routed
+from r1jax.rewards.model import RewardModel
 from r1jax.rewards.pool import WorkerPool
 from r1jax.runtime.checkpoint import Checkpoints, Model, load_model, save_model
 from r1jax.runtime.metrics import MetricWriter
@@ -57,8 +58,30 @@ from r1jax.runtime.progress import Progress
 from r1jax.runtime.rollouts import step_path, write_rollouts
 from r1jax.sampling.engine import Engine
 from r1jax.sampling.logits import SamplingConfig
-from r1jax.stages.base import Artifact, Inputs
+from r1jax.stages.base import MODEL, Artifact, Inputs, StageKind
 from r1jax.stages.rollout import Rollout, check_lengths, prefilled, row, sample, text_metrics
+
+
+@dataclasses.dataclass(frozen=True)
+class FinalPart:
+    """What is different in the last steps of a stage. Reward models pay in them alone.
+
+    The paper's all-scenario RL adds general prompts and preference rewards in its last 400 of 1,700 steps, and R1-Zero
+    writes up to 65,536 tokens instead of 32,768 in its last 2,200 (DeepSeek-R1, arXiv 2501.12948, 2025 revision).
+
+    Attributes:
+        steps: how many.
+        task: the prompts of these steps; '' keeps the stage's.
+        max_tokens: the longest completion; 0 keeps the stage's.
+    """
+
+    steps: int
+    task: str = ''
+    max_tokens: int = 0
+
+    def __post_init__(self):
+        at_least(1, self, 'steps')
+        at_least(0, self, 'max_tokens')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,6 +95,10 @@ class GRPOStage:
         group: G, samples of each question.
         rewards: weights by name, 'accuracy=1,format=1'.
         reward_options: options of single rewards by name, {'overlong': {'max_length': 512, 'cache': 64}}.
+        reward_models: weights of reward models by role: the stage's inputs say which model has it. What is paid is the
+            standardised score.
+        reward_tasks: which tasks a reward or reward model is for, {'helpful': 'everyday+knowledge'}; all where not named.
+        final: the last part, if it is another; reward models pay in it alone, or throughout without one.
         reward_workers: processes that compute rewards; 0 computes them in this one.
         reward_timeout_s: run time after which a worker is killed and its completion gets 0.
         sampling: of the rollouts; its temperature must be the loss's, without top-k, top-p and min-p.
@@ -98,6 +125,9 @@ class GRPOStage:
     sampling: SamplingConfig
     rewards: str = 'accuracy=1,format=1'
     reward_options: dict[str, dict[str, int | float | bool | str]] = dataclasses.field(default_factory=dict)
+    reward_models: dict[str, float] = dataclasses.field(default_factory=dict)
+    reward_tasks: dict[str, str] = dataclasses.field(default_factory=dict)
+    final: FinalPart | None = None
     reward_workers: int = 0
     reward_timeout_s: float = 10.0
     loss: GRPOLoss = GRPOLoss()
@@ -130,7 +160,19 @@ class GRPOStage:
             raise UserError(f'prompts={self.prompts} is not divisible by minibatches={self.minibatches}')
         if self.group < 2:
             raise UserError(f'group={self.group} must be at least 2: an advantage is relative to the group')
-        parse_weights(self.rewards)
+        weights = parse_weights(self.rewards)
+        for name, tasks_ in self.reward_tasks.items():
+            known = {*weights, *self.reward_models}
+            if name not in known:
+                raise UserError(f"reward_tasks names '{name}', which is no reward here{nearest(name, known)}")
+            for task in tasks_.split('+'):
+                if task not in TASKS:
+                    raise UserError(f"reward_tasks.{name}: there is no task '{task}'{nearest(task, TASKS)}")
+        for name in self.reward_models:
+            if name in weights or name == MODEL:
+                raise UserError(f"reward_models: '{name}' is taken: give the reward model another name")
+        if self.final is not None and self.final.steps > self.steps:
+            raise UserError(f'final.steps={self.final.steps} is more than steps={self.steps}')
 
     @property
     def updates(self) -> int:
@@ -146,14 +188,48 @@ class GRPOStage:
         if base is None:
             raise UserError("a stage of kind 'grpo' needs a model to start from: set base, or put a stage before it")
         transformer.shardings(base, sharding)
-        check_lengths(base, self.sampling, sharding)
         for name, size in (('sampling.slots', self.sampling.slots), ('micro_rows', self.micro_rows)):
             sharding.check_batch(name, size)
         RewardMix(self.rewards, options=self.reward_options)
-        first = next(tasks.open_task(self.task, 'train'))
-        if first.task in TASKS or 'accuracy' in parse_weights(self.rewards):
-            tasks.check_answers(self.task, 'train')
+        for part in dict.fromkeys(map(self.part, (1, self.steps))):
+            check_lengths(base, self.sampling_of(part), sharding)
+        for task in self.prompts_from:
+            first = next(tasks.open_task(task, 'train'))
+            if first.task in TASKS or 'accuracy' in parse_weights(self.rewards):
+                tasks.check_answers(task, 'train')
         return base
+
+    def check_inputs(self, roles: Sequence[str]) -> None:
+        """Raises UserError unless the inputs beside the model are the reward models."""
+        for role in roles:
+            if role not in self.reward_models:
+                raise UserError(
+                    f"inputs: '{role}' is no reward model of the stage{nearest(role, self.reward_models)}")
+        for name in self.reward_models:
+            if name not in roles:
+                raise UserError(f"reward_models: inputs do not say which model '{name}' is")
+
+    def part(self, step: int) -> str:
+        """Which part a step (from 1) belongs to: 'final' or 'main'."""
+        return 'final' if self.final is not None and step > self.steps - self.final.steps else 'main'
+
+    @property
+    def prompts_from(self) -> list[str]:
+        """The tasks that prompts come from."""
+        return list(dict.fromkeys(self.task_of(self.part(step)) for step in (1, self.steps)))
+
+    def task_of(self, part: str) -> str:
+        """The prompts of a part."""
+        return self.final.task or self.task if part == 'final' else self.task
+
+    def sampling_of(self, part: str) -> SamplingConfig:
+        """How completions of a part are sampled."""
+        longest = self.final.max_tokens if part == 'final' else 0
+        return dataclasses.replace(self.sampling, max_tokens=longest or self.sampling.max_tokens)
+
+    def tasks_of(self, name: str) -> list[str] | None:
+        """The tasks that a reward is for, None for all."""
+        return self.reward_tasks[name].split('+') if name in self.reward_tasks else None
 
 
 @dataclasses.dataclass
@@ -194,43 +270,55 @@ class Clock:
 def run(stage: GRPOStage, inputs: Inputs, folder: pathlib.Path) -> Artifact:
     """Trains; goes on from the newest checkpoint in `folder` if there is one."""
     training, decoding = inputs.training, inputs.decoding
-    base = load_model(inputs.base, training, inputs.dtype)
+    base = load_model(inputs.model, training, inputs.dtype)
     cfg, tokenizer = base.cfg, base.tokenizer
     optimizer = stage.optimizer.over(stage.updates)
     state = init_state(base.params, cfg, optimizer, training)
     # A copy, because updates reuse the buffers of the state they replace.
     reference = jax.tree.map(lambda x: x.copy(), state.params)
-    examples = tasks.open_task(stage.task, 'train', seed=inputs.seed)
-    sample_example = next(examples)
-    examples.seek(0)
+    sample_example = next(tasks.open_task(stage.task, 'train', seed=inputs.seed))
     weights = parse_weights(stage.rewards)
     if sample_example.task in TASKS:
         weights.setdefault('accuracy', 0.0)  # measured in every arm, paid or not
-    engine = Engine(
-        state.params, cfg, stage.sampling, eos=tokenizer.eos_id, sharding=decoding, seed=inputs.seed)
+    models = {
+        name: routed(RewardModel(inputs.given[name], training, inputs.dtype), stage.tasks_of(name))
+        for name in stage.reward_models}
 
     with (
         Checkpoints(folder / 'checkpoints') as checkpoints,
         _pool(stage) as pool,
     ):
         reward = RewardMix(
-            weights, options=stage.reward_options, prefilled=prefilled(sample_example), pool=pool)
+            weights, options=stage.reward_options, prefilled=prefilled(sample_example), pool=pool,
+            tasks={name: stage.tasks_of(name) for name in weights if name in stage.reward_tasks})
         first = checkpoints.latest() or 0
+        part, position = '', {'task': stage.task, 'examples': 0}
         if first:
-            (state, reference), position = checkpoints.restore(first, (state, reference))
-            examples.seek(position['examples'])
+            (state, reference), restored = checkpoints.restore(first, (state, reference))
+            position |= restored
         with (
             MetricWriter(folder, last_step=first, enabled=is_leader()) as writer,
             Progress(stage.steps, inputs.name, start=first, enabled=is_leader()) as progress,
         ):
             for step in range(first + 1, stage.steps + 1):
                 clock = Clock()
+                if part != stage.part(step):
+                    part = stage.part(step)
+                    if position['task'] != stage.task_of(part):
+                        position = {'task': stage.task_of(part), 'examples': 0}
+                    examples = tasks.open_task(
+                        position['task'], 'train', seed=inputs.seed, position=position['examples'])
+                    engine = Engine(
+                        state.params, cfg, stage.sampling_of(part), eos=tokenizer.eos_id, sharding=decoding,
+                        seed=inputs.seed)
+                paying = models if part == 'final' or stage.final is None else {}
                 engine.params = reshard(state.params, cfg=cfg, sharding=decoding, dtype=cfg.dtype)
-                scored, metrics = collect(stage, engine, tokenizer, examples, reward, step, clock)
-                sequences, advantages_B = prepare(stage, scored, state.params, reference, cfg, training)
+                scored, metrics = collect(stage, engine, tokenizer, examples, reward, paying, step, clock)
+                sequences, advantages_B = prepare(stage, scored, state.params, reference, cfg, training, step)
                 clock.lap('scoring')
                 state, more = update(stage, optimizer, state, sequences, cfg, training, inputs.seed, step)
                 clock.lap('update')
+                position['examples'] = examples.position
                 tokens = sum(len(s.tokens) for s in sequences)
                 trained = tokens / (clock.seconds['scoring'] + clock.seconds['update'])
                 metrics |= more | {'tokens_per_s/training': trained} | clock.metrics()
@@ -240,7 +328,7 @@ def run(stage: GRPOStage, inputs: Inputs, folder: pathlib.Path) -> Artifact:
                 if is_leader():
                     write_rollouts(step_path(folder / 'rollouts', step), rollout_rows(scored, advantages_B, step))
                 if step % stage.checkpoint_every == 0 or step == stage.steps:
-                    checkpoints.save(step, (state, reference), {'examples': examples.position})
+                    checkpoints.save(step, (state, reference), position)
                 progress.update(
                     step, reward=metrics['reward/mean'], pass_rate=metrics['pass_rate'],
                     length=metrics['length/mean'], tokens_per_s=metrics['tokens_per_s/sampling'])
@@ -256,8 +344,8 @@ def _pool(stage: GRPOStage):
 
 
 def collect(
-    stage: GRPOStage, engine: Engine, tokenizer, examples: tasks.ExampleIterator, reward: RewardMix, step: int,
-    clock: Clock,
+    stage: GRPOStage, engine: Engine, tokenizer, examples: tasks.ExampleIterator, reward: RewardMix,
+    models: Mapping[str, Reward], step: int, clock: Clock,
 ) -> tuple[Scored, dict[str, float]]:
     """Samples and scores one rollout of prompts x G completions.
 
@@ -273,7 +361,7 @@ def collect(
         batch = [next(examples) for _ in range(missing)]
         rollouts = sample(engine, tokenizer, batch, range(first, first + missing), stage.group, step)
         clock.lap('sampling')
-        new = pay(reward, rollouts, stage.group, step)
+        new = pay(stage, reward, models, rollouts, step)
         clock.lap('rewards')
         seen = seen.join(new) if seen else new
         if not stage.resample_rounds:
@@ -293,14 +381,23 @@ def collect(
     return kept, reward_metrics(stage, seen, kept) | text_metrics(seen.rollouts) | {'tokens_per_s/sampling': speed}
 
 
-def pay(reward: RewardMix, rollouts: list[Rollout], group: int, step: int) -> Scored:
-    """Rewards rollouts; each host works on its share of the groups and gets the rest from the others."""
-    groups = distributed.share(len(rollouts) // group)
-    mine = rollouts[groups.start * group:groups.stop * group]
-    output = reward([r.for_rewards(step) for r in mine], [r.example for r in mine])
-    by_group = {name: np.reshape(x, (-1, group)) for name, x in {'': output.values, **output.info}.items()}
-    whole = {name: x.reshape(-1) for name, x in distributed.gather(by_group, len(rollouts) // group).items()}
-    return Scored(rollouts, whole.pop(''), whole)
+def pay(
+    stage: GRPOStage, reward: RewardMix, models: Mapping[str, Reward], rollouts: list[Rollout], step: int
+) -> Scored:
+    """Rewards rollouts. By rule each host works on its share of the groups and gets the rest from the others; reward models
+    lie on the mesh, so that all hosts score everything together."""
+    n_groups = len(rollouts) // stage.group
+    completions, examples = [r.for_rewards(step) for r in rollouts], [r.example for r in rollouts]
+    groups = distributed.share(n_groups)
+    mine = slice(groups.start * stage.group, groups.stop * stage.group)
+    output = reward(completions[mine], examples[mine])
+    by_group = {name: np.reshape(x, (-1, stage.group)) for name, x in {'': output.values, **output.info}.items()}
+    whole = {name: x.reshape(-1) for name, x in distributed.gather(by_group, n_groups).items()}
+    total_B = whole.pop('')
+    for name, model in models.items():
+        whole[name] = model(completions, examples).values
+        total_B = total_B + stage.reward_models[name] * np.nan_to_num(whole[name])
+    return Scored(rollouts, total_B, whole)
 
 
 def reward_metrics(stage: GRPOStage, seen: Scored, kept: Scored) -> dict[str, float]:
@@ -308,11 +405,14 @@ def reward_metrics(stage: GRPOStage, seen: Scored, kept: Scored) -> dict[str, fl
     metrics = {'reward/mean': seen.reward_B.mean(), 'reward/std': seen.reward_B.std()}
     for name, values in seen.components.items():
         lost = name in ('timeouts', 'crashes')
-        metrics[f'rewards/{name}' if lost else f'reward/{name}'] = values.sum() if lost else values.mean()
+        # NaN is what a reward is not for.
+        present = values[~np.isnan(values)]
+        if lost or len(present):
+            metrics[f'rewards/{name}' if lost else f'reward/{name}'] = present.sum() if lost else present.mean()
     # Problems that no rule can grade are in no pass rate, rather than counted as wrong.
     graded = np.array([rollout.example.task not in UNGRADED for rollout in seen.rollouts])
-    graded &= 'accuracy' in seen.components
-    right = seen.components.get('accuracy', np.zeros(len(graded)))
+    right = seen.components.get('accuracy', np.full(len(graded), np.nan))
+    graded &= ~np.isnan(right)
     metrics['pass_rate'] = right[graded].mean() if graded.any() else float('nan')
     by_family = collections.defaultdict(list)
     for index in np.flatnonzero(graded):
@@ -325,7 +425,7 @@ def reward_metrics(stage: GRPOStage, seen: Scored, kept: Scored) -> dict[str, fl
 
 
 def prepare(
-    stage: GRPOStage, scored: Scored, params, reference, cfg: ModelConfig, sharding
+    stage: GRPOStage, scored: Scored, params, reference, cfg: ModelConfig, sharding, step: int
 ) -> tuple[list[TokenSequence], np.ndarray]:
     """Scores the rollouts under the reference, and under the policy if it moves before all are used; adds advantages.
 
@@ -338,7 +438,7 @@ def prepare(
             masked=stage.mask_truncated and not r.finished)
         for r in scored.rollouts]
     # What could be sampled and not what was, so that a run does not end hours later, when it has learnt to write long.
-    longest = max(len(r.prompt) for r in scored.rollouts) + stage.sampling.max_tokens
+    longest = max(len(r.prompt) for r in scored.rollouts) + stage.sampling_of(stage.part(step)).max_tokens
     if longest > stage.row_length:
         raise UserError(
             f'row_length={stage.row_length} is shorter than a prompt with the longest completion: {longest} tokens')
@@ -380,7 +480,8 @@ def update(
             groups = order[first:first + size]
             chosen = [sequences[g * stage.group + i] for g in groups for i in range(stage.group)]
             packed = pack(chosen, stage.row_length)
-            weights = loss_weights(packed.mask, packed.sequence, stage.normalize, stage.sampling.max_tokens)
+            weights = loss_weights(
+                packed.mask, packed.sequence, stage.normalize, stage.sampling_of(stage.part(step)).max_tokens)
             grads, more = accumulate(
                 grpo_gradients, state.params, micro_batches(packed, weights, stage.micro_rows, sharding),
                 cfg=cfg, loss=stage.loss, sharding=sharding)
@@ -397,5 +498,8 @@ def update(
 def rollout_rows(scored: Scored, advantages_B: np.ndarray, step: int) -> list[dict]:
     return [
         row(r, step, reward=float(scored.reward_B[i]), advantage=float(advantages_B[i]),
-            components={k: float(v[i]) for k, v in scored.components.items()})
+            components={k: float(v[i]) for k, v in scored.components.items() if not np.isnan(v[i])})
         for i, r in enumerate(scored.rollouts)]
+
+
+KIND = StageKind(GRPOStage, run, takes={MODEL: 'model'}, more='reward_model')

@@ -6,7 +6,6 @@ than the step.
 
 import dataclasses
 import pathlib
-import time
 
 import jax
 import numpy as np
@@ -14,16 +13,15 @@ import numpy as np
 from r1jax.data import tinyworld, tokenizers
 from r1jax.errors import UserError, at_least, nearest
 from r1jax.learning.optimizer import OptimizerConfig
-from r1jax.learning.packing import TokenSequence, loss_weights, pack
-from r1jax.learning.step import accumulate, apply_gradients, init_state, micro_batches, sft_gradients
+from r1jax.learning.packing import TokenSequence
+from r1jax.learning.step import init_state
 from r1jax.models import transformer
 from r1jax.models.config import ModelConfig, preset
 from r1jax.parallel.distributed import barrier, is_leader
 from r1jax.parallel.rules import Sharding
-from r1jax.runtime.checkpoint import Checkpoints, Model, save_model
-from r1jax.runtime.metrics import MetricWriter
-from r1jax.runtime.progress import Progress
-from r1jax.stages.base import Artifact, Inputs
+from r1jax.runtime.checkpoint import Model, save_model
+from r1jax.stages import sft
+from r1jax.stages.base import Artifact, Inputs, StageKind
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,30 +73,9 @@ def run(stage: PretrainStage, inputs: Inputs, folder: pathlib.Path) -> Artifact:
     sharding = inputs.training
     optimizer = stage.optimizer.over(stage.steps)
     state = init_state(transformer.init(jax.random.key(inputs.seed), cfg), cfg, optimizer, sharding)
-    with Checkpoints(folder / 'checkpoints') as checkpoints:
-        first = checkpoints.latest() or 0
-        if first:
-            state, _ = checkpoints.restore(first, state)
-        with (
-            MetricWriter(folder, last_step=first, enabled=is_leader()) as writer,
-            Progress(stage.steps, inputs.name, start=first, enabled=is_leader()) as progress,
-        ):
-            for step in range(first, stage.steps):
-                begun = time.perf_counter()
-                sequences = documents(stage, tokenizer, inputs.seed, step)
-                packed = pack(sequences, stage.row_length)
-                weights = loss_weights(packed.mask, packed.sequence, 'token')
-                grads, sums = accumulate(
-                    sft_gradients, state.params, micro_batches(packed, weights, stage.micro_rows, sharding),
-                    cfg=cfg, sharding=sharding)
-                state, metrics = apply_gradients(
-                    state, grads, optimizer=optimizer, cfg=cfg, sharding=sharding)
-                loss = float(sums['nll_sum'] / sums['token_count'])
-                tokens_per_s = float(sums['token_count']) / (time.perf_counter() - begun)
-                writer.write(step + 1, metrics | {'loss': loss, 'tokens_per_s/training': tokens_per_s})
-                progress.update(step + 1, loss=loss, tokens_per_s=tokens_per_s)
-                if (step + 1) % stage.checkpoint_every == 0 or step + 1 == stage.steps:
-                    checkpoints.save(step + 1, state, {})
+    state = sft.fit(
+        state, lambda step: documents(stage, tokenizer, inputs.seed, step), stage.steps, optimizer, cfg, inputs, folder,
+        stage.row_length, stage.micro_rows, stage.checkpoint_every)
     save_model(folder / 'model', Model(state.params, cfg, tokenizer))
     return Artifact(folder / 'model')
 
@@ -129,3 +106,6 @@ def documents(
         tokens = [tokenizer.bos_id, *tokenizer.encode(text), tokenizer.eos_id]
         sequences.append(TokenSequence(np.asarray(tokens[:stage.row_length], np.int32), prompt_length=1))
     return sequences
+
+
+KIND = StageKind(PretrainStage, run)

@@ -11,6 +11,7 @@ from r1jax.errors import UserError
 from r1jax.models.config import ModelConfig
 from r1jax.parallel.rules import Sharding
 from r1jax.rewards import base as rewards
+from r1jax.rewards.accuracy import UNGRADED
 from r1jax.rewards.answers import THINK
 from r1jax.rewards.format import has_format
 from r1jax.rewards.language import language_metric
@@ -103,7 +104,8 @@ def text_metrics(rollouts: Sequence[Rollout]) -> dict[str, float]:
         'length/max': lengths.max(),
         'length/finished_mean': lengths[finished].mean() if finished.any() else float('nan'),
         'truncated': 1 - finished.mean(),
-        'format_rate': np.mean([has_format(r.text, r.finished, prefilled(r.example)) for r in rollouts]),
+        'format_rate': np.mean([
+            has_format(r.text, r.finished, prefilled(r.example), r.example.task in UNGRADED) for r in rollouts]),
         'language_consistency': consistency.mean() if len(consistency) else float('nan'),
         'reflection_per_1k': 1000 * reflection / lengths.sum(),
     }

@@ -140,7 +140,32 @@ def test_mixtures_have_their_rates():
     counts = Counter(example.task for example in take(400, 'tiny_reasoning', seed=3))
     assert counts == {'arithmetic': 160, 'logic': 100, 'choice': 80, 'code': 60}
     counts = Counter(example.task for example in take(800, 'tiny_all', seed=3))
-    assert counts['translation'] == counts['everyday'] == 100 and counts['arithmetic'] == 240
+    assert counts['everyday'] == 80 and counts['knowledge'] == 70 and counts['translation'] == 50
+    assert counts['arithmetic'] == 240 and 'safety' not in counts
+    counts = Counter(example.task for example in take(400, 'tiny_helpful', seed=3))
+    assert counts == {'everyday': 200, 'knowledge': 200}
+    counts = Counter(example.task for example in take(1000, 'tiny_scenarios', seed=3))
+    assert counts == {'arithmetic': 240, 'logic': 150, 'choice': 120, 'code': 90, 'everyday': 120, 'knowledge': 120,
+                      'safety': 160}
+    counts = Counter(example.task for example in take(400, 'tiny_assistant', seed=3))
+    assert counts == {'everyday': 140, 'knowledge': 120, 'translation': 60, 'safety': 80}
+
+
+def test_the_tasks_of_safety_and_of_every_mixture_are_what_their_names_say():
+    assert {example.task for example in take(100, 'tiny_safety')} == {'safety'}
+    for name, rates in tasks.MIXTURES.items():
+        assert sum(rates.values()) == pytest.approx(1) and name not in tasks._SOURCES
+
+
+def test_only_general_training_rows_come_with_a_demonstration():
+    for family in tinyworld.FAMILIES:
+        source = sources.TinyWorld(family)
+        for index in range(20):
+            row = source.row('train', index)
+            assert row['response'] == tinyworld.demonstration(source._draw('train', index), index)
+            assert bool(row['response']) == (family not in tinyworld.REASONING)
+            assert source.row('test', index)['response'] == ''
+    assert all(example.response.startswith(' <think> ') for example in take(50, 'tiny_assistant'))
 
 
 @pytest.mark.parametrize('family', tinyworld.FAMILIES)
@@ -176,8 +201,8 @@ def test_examples_carry_what_the_rewards_need():
     problem = tinyworld.problem_at(
         'choice', 'test', 0, language='en', difficulty=tinyworld.DIFFICULTY['choice'][0])
     assert choice == Example(
-        prompt=tinyworld.prompt(problem.question), answer=problem.answer, task='choice', language='en',
-        kind=problem.kind, difficulty=problem.difficulty, options=problem.options, id=choice.id)
+        prompt=tinyworld.prompt(problem.question), question=problem.question, answer=problem.answer, task='choice',
+        language='en', kind=problem.kind, difficulty=problem.difficulty, options=problem.options, id=choice.id)
     assert len(choice.options) == choice.difficulty
     code = take(1, 'tiny_code', 'test')[0]
     assert code.tests.startswith('assert f(')
@@ -332,9 +357,11 @@ def test_a_file_of_the_user_in_all_its_spellings(tmp_path):
         {'question': 'Echo.', 'answer': '', 'tests': [{'stdin': '1', 'stdout': '1'}]})
     tasks.register_jsonl_task('mine', path, template='none', language='de')
     first, second, third, fourth = tasks.open_task('mine', 'test')
-    assert first == Example(prompt='How many?', answer='42', task='math', language='en', difficulty=3, id='a')
+    assert first == Example(
+        prompt='How many?', question='How many?', answer='42', task='math', language='en', difficulty=3, id='a')
+    asked = '几个？\n(A) 五\n(B) 六'
     assert second == Example(
-        prompt='几个？\n(A) 五\n(B) 六', answer='5', task='math', language='zh', difficulty=4, id='mine/3',
+        prompt=asked, question=asked, answer='5', task='math', language='zh', difficulty=4, id='mine/3',
         options=('五', '六'))
     assert third.tests == 'assert f(1)\nassert f(2)' and third.language == 'de'
     assert third.options == ('A. Lee', 'Bo')
@@ -394,7 +421,7 @@ def test_null_is_as_good_as_absent_and_a_byte_order_mark_is_passed_over(tmp_path
     row = {'question': 'one\u2028two', 'answer': '1', 'language': None, 'kind': None, 'options': None, 'tests': None}
     path.write_text('\ufeff' + json.dumps(row, ensure_ascii=False), encoding='utf-8')
     example, = tasks.open_task(f'jsonl:path={path},template=none', 'test')
-    assert example == Example('one\u2028two', '1', 'math', id='null/1')
+    assert example == Example('one\u2028two', '1', 'math', id='null/1', question='one\u2028two')
 
 
 def test_a_file_that_is_no_text_is_refused(tmp_path):

@@ -25,7 +25,9 @@ def folder(tmp_path):
     return tmp_path
 
 
-@pytest.mark.parametrize('change', [{}, {'tie_embeddings': True}, {'qkv_bias': False}], ids=str)
+@pytest.mark.parametrize(
+    'change', [{}, {'tie_embeddings': True}, {'qkv_bias': False}, {'scalar_head': True},
+               {'scalar_head': True, 'qkv_bias': False, 'tie_embeddings': True}], ids=str)
 def test_a_round_trip_keeps_config_and_every_bfloat16_bit(tmp_path, change):
     cfg = dataclasses.replace(CFG, **change)
     params = jax.tree.map(lambda x: (x + 0.1).astype(jnp.bfloat16), transformer.init(jax.random.key(1), cfg))
@@ -35,6 +37,44 @@ def test_a_round_trip_keeps_config_and_every_bfloat16_bit(tmp_path, change):
     assert jax.tree.structure(back) == jax.tree.structure(params)
     for a, b in zip(jax.tree.leaves(params), jax.tree.leaves(back), strict=True):
         np.testing.assert_array_equal(np.asarray(a, np.float32), b)
+
+
+@pytest.mark.parametrize('family', ['Qwen2', 'Llama'])
+def test_a_reward_model_scores_as_the_classifier_that_transformers_reads(tmp_path, family):
+    torch = pytest.importorskip('torch')
+    transformers = pytest.importorskip('transformers')
+    policy = dataclasses.replace(CFG, qkv_bias=family == 'Qwen2', tie_embeddings=family == 'Qwen2')
+    params = jax.tree.map(lambda x: x + 0.1, transformer.init(jax.random.key(0), policy))
+    params, cfg = transformer.with_scalar_head(params, policy, jax.random.key(1))
+    params = jax.tree.map(lambda x: x.astype(jnp.bfloat16).astype(jnp.float32), params)
+    hf.write(tmp_path / 'ours', params, cfg, eos=2, bos=1)
+    theirs = transformers.AutoModelForSequenceClassification.from_pretrained(
+        tmp_path / 'ours', dtype=torch.float32, attn_implementation='eager')
+    assert type(theirs).__name__ == f'{family}ForSequenceClassification'
+    for tokens in np.random.default_rng(0).integers(0, cfg.vocab_size, (3, 1, 20)):
+        out = transformer.forward(params, tokens, np.arange(20)[None], np.ones_like(tokens), cfg)
+        wanted = theirs(torch.tensor(tokens)).logits.detach().numpy()
+        assert wanted.shape == (1, 1) and abs(wanted[0, 0]) > 1e-2
+        np.testing.assert_allclose(transformer.scores(params, out.hidden_BTD)[:, -1:], wanted, atol=1e-5)
+    # And back, from the folder that transformers writes.
+    theirs.save_pretrained(tmp_path / 'theirs')
+    assert hf.read_config(tmp_path / 'theirs') == cfg
+    back = hf.read_params(tmp_path / 'theirs', cfg)
+    assert jax.tree.structure(back) == jax.tree.structure(params) and back.head_DV is None
+    for a, b in zip(jax.tree.leaves(params), jax.tree.leaves(back), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_classifier_of_several_labels_is_no_reward_model(folder):
+    path = folder / 'config.json'
+    raw = json.loads(path.read_text()) | {'architectures': ['Qwen2ForSequenceClassification']}
+    for labels in ({}, {'num_labels': 2}, {'id2label': {'0': 'a', '1': 'b'}}):  # two are the default in transformers
+        path.write_text(json.dumps(raw | labels))
+        with pytest.raises(UserError, match='a reward model has one label, this one has 2'):
+            hf.read_config(folder)
+    path.write_text(json.dumps(raw | {'id2label': {'0': 'a'}}))
+    with pytest.raises(UserError, match="the tensor 'score.weight' is missing"):
+        hf.read_params(folder, hf.read_config(folder))
 
 
 def edit(folder, change):

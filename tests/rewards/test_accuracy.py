@@ -7,7 +7,7 @@ import pytest
 
 from r1jax.errors import UserError
 from r1jax.rewards import Completion, Example, ExampleError, RewardMix, canonical, get, is_correct
-from r1jax.rewards.accuracy import TASKS, answer_form, check_example
+from r1jax.rewards.accuracy import TASKS, UNGRADED, answer_form, check_example
 
 SUM = Example('what is 37+58-14?', '81', 'arithmetic', id='sum')
 CHOICE = Example('37+58-14? (A) 12 (B) 81', 'B', 'choice', id='choice', options=('12', '81'))
@@ -139,9 +139,11 @@ def test_code_tests_as_a_list():
     assert score(tagged('def f(x): return x*8'), example) == 0
 
 
-def test_everyday_talk_is_ungraded():
-    output = get('accuracy')([Completion(tagged('hello'))] * 2, [Example('hi', '', 'everyday'), SUM])
+@pytest.mark.parametrize('task', ['everyday', 'knowledge', 'safety', 'general'])
+def test_general_requests_are_ungraded(task):
+    output = get('accuracy')([Completion(tagged('hello'))] * 2, [Example('hi', '', task), SUM])
     assert output.values.tolist() == [0, 0] and output.info['ungraded'].tolist() == [1, 0]
+    check_example(Example('hi', '', task))
 
 
 def test_prefilled_template():
@@ -166,7 +168,7 @@ def test_votes_of_equal_answers_pool():
 def test_a_vote_is_right_exactly_when_its_form_is_gold():
     answers = ['81', '81.0', '81 or 82', '', 'B', '(B)', '0.5', '1/2', 'pi/2', r'\frac{\pi}{2}', 'kim',
     'Kim.', '162/2', '50%']
-    for task, (gold, answer) in itertools.product(sorted(TASKS - {'code', 'everyday'}),
+    for task, (gold, answer) in itertools.product(sorted(TASKS - {'code'} - UNGRADED),
     itertools.product(answers, answers)):
         if answer_form(gold, task) is None:
             continue

@@ -73,8 +73,25 @@ def test_prefilled_bad(text):
     assert not has_format(text, prefilled=True)
 
 
+@pytest.mark.parametrize('text, prefilled', [
+    ('<think></think><answer>81</answer>', False),
+    (' <think> </think> <answer> 81 </answer>', False),
+    ('</think><answer>81</answer>', True),
+    (' \n</think> <answer>81</answer>', True),
+])
+def test_a_thought_may_be_blank_where_that_is_allowed(text, prefilled):
+    assert has_format(text, prefilled=prefilled, blank_thought=True)
+    assert not has_format(text, prefilled=prefilled)
+
+
+@pytest.mark.parametrize('text', [
+    text for text in BAD if text not in ('<think></think><answer>81</answer>', '<think> \n </think><answer>81</answer>')])
+def test_nothing_else_changes_where_a_thought_may_be_blank(text):
+    assert not has_format(text, blank_thought=True)
+
+
 def test_truncated_never_has_it():
-    assert not has_format(GOOD, finished=False)
+    assert not has_format(GOOD, finished=False) and not has_format(GOOD, finished=False, blank_thought=True)
 
 
 def test_reward():
@@ -83,3 +100,10 @@ def test_reward():
     examples = [Example('q')] * 4
     assert get('format')(completions, examples).values.tolist() == [1, 0, 0, 0]
     assert get('format', prefilled=True)(completions, examples).values.tolist() == [0, 0, 0, 1]
+
+
+def test_the_reward_allows_a_blank_thought_where_no_rule_can_grade():
+    blank = Completion(' <think> </think> <answer> hello! </answer>')
+    tasks = ('everyday', 'knowledge', 'safety', 'general', 'translation', 'arithmetic', 'math', '')
+    examples = [Example('q', task=task) for task in tasks]
+    assert get('format')([blank] * 8, examples).values.tolist() == [1, 1, 1, 1, 0, 0, 0, 0]

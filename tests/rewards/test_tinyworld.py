@@ -6,8 +6,9 @@ import pytest
 
 from r1jax.data import sources, tinyworld
 from r1jax.rewards import Completion, Example, get, has_format, is_correct, last_answer
+from r1jax.rewards.accuracy import UNGRADED
 
-GRADED = [family for family in tinyworld.FAMILIES if family != 'everyday']
+GRADED = [family for family in tinyworld.FAMILIES if family not in UNGRADED]
 WORKED = {
     kind: tinyworld.Recipe(responses=((kind, 1.0),), slip=0.3, noticed=1.0, switch_english=0.0, switch_chinese=0.0)
     for kind in ('tagged_reflection', 'steps')}

@@ -39,6 +39,15 @@ def test_a_model_folder_is_read_back_on_any_mesh(model, tmp_path):
             assert b.sharding.mesh == sharding.mesh
 
 
+def test_a_reward_model_is_read_back_with_its_head(model, tmp_path):
+    params, cfg = transformer.with_scalar_head(model.params, model.cfg, jax.random.key(1))
+    save_model(tmp_path / 'model', Model(params, cfg, model.tokenizer))
+    for sharding in (EIGHT, ONE):
+        back = load_model(tmp_path, sharding)
+        assert back.cfg == cfg and back.cfg.scalar_head and back.params.head_DV is None
+        np.testing.assert_array_equal(back.params.score_D, params.score_D)
+
+
 def test_missing_and_broken_folders_are_named(model, tmp_path):
     with pytest.raises(UserError, match='does not exist'):
         resolve(tmp_path / 'nowhere')

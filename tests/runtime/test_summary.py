@@ -4,7 +4,7 @@ import io
 
 from rich.console import Console
 
-from r1jax.runtime.summary import print_table
+from r1jax.runtime.summary import print_tables
 
 
 def figure(mean):
@@ -13,7 +13,7 @@ def figure(mean):
 
 def shown(summary):
     out = io.StringIO()
-    print_table(summary, Console(file=out, width=200, force_terminal=True, no_color=True))
+    print_tables(summary, Console(file=out, width=200, force_terminal=True, no_color=True))
     return out.getvalue()
 
 

@@ -43,12 +43,12 @@ def exact(metrics):
 
 
 def params(artifact, inputs):
-    return jax.tree.map(np.asarray, load_model(artifact.model, inputs.training).params)
+    return jax.tree.map(np.asarray, load_model(artifact.folder, inputs.training).params)
 
 
 def start(stage, inputs):
     """The model, its training state, and a reference of its own, as `grpo.run` begins with them."""
-    base = load_model(inputs.base, inputs.training)
+    base = load_model(inputs.model, inputs.training)
     state = init_state(base.params, base.cfg, stage.optimizer, inputs.training)
     return base, state, jax.tree.map(lambda x: x.copy(), state.params)
 
@@ -126,9 +126,9 @@ def test_stopping_is_learnt_from(inputs):
     rollouts = sample(Stops(), base.tokenizer, [next(open_task(STAGE.task, 'train'))], [0], 2, 1)
     assert [r.for_rewards(1).n_tokens for r in rollouts] == [1, 2] and rollouts[0].text == ''
     scored = grpo.Scored(rollouts, np.array([1.0, 0.0], np.float32), {})
-    before, _ = grpo.prepare(stage, scored, state.params, reference, base.cfg, training)
+    before, _ = grpo.prepare(stage, scored, state.params, reference, base.cfg, training, step=1)
     state, metrics = grpo.update(stage, stage.optimizer, state, before, base.cfg, training, 0, 1)
-    after, _ = grpo.prepare(stage, scored, reference, state.params, base.cfg, training)
+    after, _ = grpo.prepare(stage, scored, reference, state.params, base.cfg, training, step=1)
     assert metrics['grad_norm'] > 0
     assert after[0].per_token['ref_logp'][-1] > before[0].per_token['ref_logp'][-1] + 0.1
 
@@ -156,7 +156,7 @@ def test_each_pass_uses_every_group_once_and_raises_what_the_advantages_praise(i
         return Rollout(None, i // 4, i % 4, np.array([1, 5, 6], np.int32), tokens, np.zeros(8, np.float32), True, '')
 
     scored = grpo.Scored([rollout(i) for i in range(16)], rng.random(16).astype(np.float32), {})
-    before, advantages = grpo.prepare(stage, scored, state.params, reference, base.cfg, training)
+    before, advantages = grpo.prepare(stage, scored, state.params, reference, base.cfg, training, step=1)
     packs = []
     real = grpo.pack
     monkeypatch.setattr(grpo, 'pack', lambda s, n: packs.append([x.tokens.tobytes() for x in s]) or real(s, n))
@@ -164,7 +164,7 @@ def test_each_pass_uses_every_group_once_and_raises_what_the_advantages_praise(i
     everything = sorted(s.tokens.tobytes() for s in before)
     assert len(packs) == 4 and all(sorted(packs[i] + packs[i + 1]) == everything for i in (0, 2))
     assert packs[:2] != packs[2:]  # dealt anew
-    after, _ = grpo.prepare(stage, scored, state.params, reference, base.cfg, training)
+    after, _ = grpo.prepare(stage, scored, state.params, reference, base.cfg, training, step=1)
     gains = [y.per_token['old_logp'].mean() - x.per_token['old_logp'].mean() for x, y in zip(before, after, strict=True)]
     assert np.corrcoef(advantages, gains)[0, 1] > 0.5
 
@@ -261,7 +261,7 @@ def test_the_loss_is_normalised_as_asked_for(inputs, tmp_path, monkeypatch, norm
 def test_in_bfloat16_parameters_stay_float32_and_the_sampler_agrees_with_the_trainer_as_far_as_it_can(inputs, tmp_path):
     stage = dataclasses.replace(STAGE, steps=2)
     artifact = grpo.run(stage, dataclasses.replace(inputs, dtype='bfloat16'), tmp_path)
-    model = load_model(artifact.model, inputs.training)
+    model = load_model(artifact.folder, inputs.training)
     assert model.cfg.dtype == 'bfloat16' and {x.dtype.name for x in jax.tree.leaves(model.params)} == {'float32'}
     first, _ = read_metrics(tmp_path)
     assert 1e-5 < first['logp_diff/mean'] < 0.02
@@ -318,7 +318,7 @@ def test_settings_that_contradict_each_other_are_refused():
 ])
 def test_what_would_fail_later_is_refused_before_anything_runs(inputs, change, sentence):
     with pytest.raises(UserError, match=sentence):
-        dataclasses.replace(STAGE, **change).check(inputs.training, read_config(inputs.base))
+        dataclasses.replace(STAGE, **change).check(inputs.training, read_config(inputs.model))
 
 
 def test_a_gold_answer_that_cannot_be_graded_is_refused_unless_accuracy_is_not_asked_for(inputs, tmp_path):
@@ -327,9 +327,10 @@ def test_a_gold_answer_that_cannot_be_graded_is_refused_unless_accuracy_is_not_a
     for task in ('math', 'mine'):
         stage = dataclasses.replace(STAGE, task=f'jsonl:path={path},template=tiny,task={task}')
         if task == 'mine':
-            stage.check(inputs.training, read_config(inputs.base))
+            stage.check(inputs.training, read_config(inputs.model))
         with pytest.raises(UserError, match='cannot be graded|without an accuracy rule'):
-            dataclasses.replace(stage, rewards='length_parity=1,accuracy=1').check(inputs.training, read_config(inputs.base))
+            stage = dataclasses.replace(stage, rewards='length_parity=1,accuracy=1')
+            stage.check(inputs.training, read_config(inputs.model))
 
 
 def test_a_file_without_languages_can_be_trained_on(inputs, tmp_path):

@@ -39,7 +39,7 @@ def test_a_run_that_is_interrupted_ends_bit_for_bit_as_one_that_is_not(stage, in
         pretrain.run(stage, inputs, tmp_path / 'cut')
     monkeypatch.setattr(pretrain, 'apply_gradients', real)
     resumed = pretrain.run(stage, inputs, tmp_path / 'cut')
-    results = [jax.tree.leaves(load_model(artifact.model, inputs.training).params) for artifact in (whole, resumed)]
+    results = [jax.tree.leaves(load_model(artifact.folder, inputs.training).params) for artifact in (whole, resumed)]
     for a, b in zip(*results, strict=True):
         np.testing.assert_array_equal(a, b)
     losses = [[(m['step'], m['loss'], m['lr']) for m in read_metrics(tmp_path / name)] for name in ('whole', 'cut')]

@@ -10,10 +10,14 @@ without spaces, and solutions in which every step is one local operation on what
     corpus = (document_at(index, recipe='reflective') for index in itertools.count())
 
 `problems/` has a file for each family, `solutions.py` writes steps and slips, `recipe.py` holds every
-probability of the mixture, `responses.py` and `documents.py` draw from it.
+probability of the mixture, `responses.py` and `documents.py` draw from it. The documents know nothing of the
+families knowledge and safety: those come with `demonstrations.py` to fine-tune on, and with the truth about good
+responses in `preferences.py`, which is for measuring and for simulated judges.
 """
 
+from r1jax.data.tinyworld.demonstrations import Flaws, demonstration
 from r1jax.data.tinyworld.documents import Document, document, document_at, document_with_problems
+from r1jax.data.tinyworld.preferences import Annotator, harmlessness, helpfulness, reply_of
 from r1jax.data.tinyworld.problems import (
     DIFFICULTY,
     FAMILIES,
@@ -36,7 +40,8 @@ from r1jax.data.tinyworld.words import (
 )
 
 __all__ = [
-    'DIFFICULTY', 'Document', 'FAMILIES', 'HEADER', 'LANGUAGES', 'LIMITS', 'Pen', 'Problem', 'REASONING',
-    'RECIPES', 'REFLECTION_WORDS', 'RESPONSES', 'Recipe', 'SYMBOLS', 'Step', 'count_reflection_words', 'document',
-    'document_at', 'document_with_problems', 'make_problem', 'problem_at', 'prompt', 'response',
+    'Annotator', 'DIFFICULTY', 'Document', 'FAMILIES', 'Flaws', 'HEADER', 'LANGUAGES', 'LIMITS', 'Pen', 'Problem',
+    'REASONING', 'RECIPES', 'REFLECTION_WORDS', 'RESPONSES', 'Recipe', 'SYMBOLS', 'Step', 'count_reflection_words',
+    'demonstration', 'document', 'document_at', 'document_with_problems', 'harmlessness', 'helpfulness', 'make_problem',
+    'problem_at', 'prompt', 'reply_of', 'response',
 ]

@@ -4,7 +4,16 @@ import dataclasses
 from random import Random
 
 from r1jax.data.tinyworld.draws import between, chance, generator, weighted
-from r1jax.data.tinyworld.problems import arithmetic, choice, code, everyday, logic, translation
+from r1jax.data.tinyworld.problems import (
+    arithmetic,
+    choice,
+    code,
+    everyday,
+    knowledge,
+    logic,
+    safety,
+    translation,
+)
 from r1jax.data.tinyworld.problems.kind import Kind
 from r1jax.data.tinyworld.problems.split import SPLITS, split_of
 from r1jax.data.tinyworld.solutions import Pen, Step, clean
@@ -18,6 +27,8 @@ KINDS: dict[str, dict[str, Kind]] = {
     'code': code.KINDS,
     'translation': translation.KINDS,
     'everyday': everyday.KINDS,
+    'knowledge': knowledge.KINDS,
+    'safety': safety.KINDS,
 }
 FAMILIES = tuple(KINDS)
 REASONING = ('arithmetic', 'logic', 'choice', 'code')
@@ -29,6 +40,8 @@ DIFFICULTY: dict[str, tuple[int, int]] = {
     'code': (1, 3),  # operations
     'translation': (2, 4),  # content words
     'everyday': (1, 3),  # sentences
+    'knowledge': (1, 3),  # sentences
+    'safety': (1, 3),  # sentences
 }
 LIMITS: dict[str, tuple[int, int]] = {
     'arithmetic': (2, 40),
@@ -37,6 +50,8 @@ LIMITS: dict[str, tuple[int, int]] = {
     'code': (1, 20),
     'translation': (2, 6),
     'everyday': (1, 6),
+    'knowledge': (1, 6),
+    'safety': (1, 6),
 }
 CHINESE = 0.4  # share of Chinese problems where no language is asked for
 ATTEMPTS = 2000
@@ -48,7 +63,8 @@ _WEIGHTS = {family: [(name, kind.weight) for name, kind in kinds.items()] for fa
 class Problem:
     """One problem: what is asked, the one right answer, and the content from which both were made.
 
-    answer: exactly what the answer tags should hold; '' for everyday talk, which has no right answer.
+    answer: exactly what the answer tags should hold; '' for everyday talk, knowledge and safety, which can be answered
+        well in more than one way (`preferences` tells how well).
     key: canonical content, the same for both languages, all wordings and all orders of facts and options; the
         split hashes the part before '|' (see `Kind.key`).
     options: the options of a choice question in order, else ().

@@ -4,6 +4,7 @@ Content: (which of the kind's sentences, remarks around it, the speaker's name).
 sentences: each beyond the first is a remark that a good reply takes up.
 """
 
+from collections.abc import Iterator
 from random import Random
 
 from r1jax.data.tinyworld.draws import between, pick, sample
@@ -84,19 +85,60 @@ THOUGHTS: dict[str, Pair] = {
 TALKS = {'greeting': GREETINGS, 'self': SELF, 'advice': ADVICE, 'thanks': THANKS, 'request': REQUESTS}
 
 
+def contents(kind: str) -> Iterator[tuple]:
+    """Every content of a kind without remarks."""
+    return ((which, (), 0) for which in range(len(TALKS[kind])))
+
+
+def topic(kind: str, content: tuple, language: int) -> str:
+    """What the user says beside the remarks."""
+    return TALKS[kind][content[0]][0][language]
+
+
+def replies(kind: str, content: tuple, language: int) -> tuple[str, ...]:
+    """Every good reply to the topic."""
+    return tuple([pair[language] for pair in TALKS[kind][content[0]][1]])
+
+
 def reply(kind: str, content: tuple, rng: Random, language: int) -> str:
     """A reply to what is said, then to each remark."""
-    which, remarks, name = content
-    said = [pick(rng, TALKS[kind][which][1])] + [REMARKS[remark][1] for remark in remarks]
-    return (' ' if language == EN else '').join([pair[language] for pair in said]).replace(
-        '{name}', NAMES[name][language])
+    return together([pick(rng, replies(kind, content, language)), *take_ups(content, language)], language)
+
+
+# --- remarks: the last two parts of a content, here and in the other families of general requests: which, and whose name
+
+
+def draw_remarks(rng: Random, difficulty: int) -> tuple[int, ...]:
+    return sample(rng, range(len(REMARKS)), difficulty - 1)
+
+
+def with_remarks(topic: str, content: tuple, language: int) -> str:
+    """The question: the remarks in their order, then the topic."""
+    *_, remarks, name = content
+    return together([*(remark_pair(remark, name, language)[0] for remark in remarks), topic], language)
+
+
+def take_ups(content: tuple, language: int) -> list[str]:
+    """What a good reply says to each remark."""
+    *_, remarks, name = content
+    return [remark_pair(remark, name, language)[1] for remark in remarks]
+
+
+def remark_pair(remark: int, name: int, language: int) -> tuple[str, str]:
+    """(a remark, what takes it up), in one language."""
+    said, answered = [pair[language].replace('{name}', NAMES[name][language]) for pair in REMARKS[remark]]
+    return said, answered
+
+
+def together(sentences: list[str], language: int) -> str:
+    return (' ' if language == EN else '').join(sentences)
 
 
 def _kind(name: str) -> Kind:
     talk = TALKS[name]
 
     def draw(rng: Random, difficulty: int) -> tuple:
-        remarks = sample(rng, range(len(REMARKS)), difficulty - 1)
+        remarks = draw_remarks(rng, difficulty)
         return between(rng, 0, len(talk) - 1), remarks, between(rng, 0, len(NAMES) - 1)
 
     def key(content: tuple) -> str:
@@ -104,19 +146,16 @@ def _kind(name: str) -> Kind:
         return ','.join([f'daily:{name}:{talk[which][0][EN]}', *map(str, sorted(remarks))])
 
     def ask(content: tuple, rng: Random, language: int) -> str:
-        which, remarks, person = content
-        said = [REMARKS[remark][0] for remark in remarks] + [talk[which][0]]
-        return (' ' if language == EN else '').join([pair[language] for pair in said]).replace(
-            '{name}', NAMES[person][language])
+        return with_remarks(topic(name, content, language), content, language)
 
-    return Kind(1.0, draw, key, ask, _no_answer, _no_miss)
+    return Kind(1.0, draw, key, ask, no_answer, no_miss)
 
 
-def _no_answer(content: tuple, pen: Pen) -> Pair:
+def no_answer(content: tuple, pen: Pen) -> Pair:
     return '', ''
 
 
-def _no_miss(content: tuple, rng: Random) -> Pair:
+def no_miss(content: tuple, rng: Random) -> Pair:
     return '', ''
 
 

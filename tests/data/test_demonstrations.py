@@ -1,0 +1,133 @@
+"""Demonstrations: their form, their flaws at the rates that are said, and how good they are in truth."""
+
+import collections
+import dataclasses
+import hashlib
+import re
+import statistics
+
+import pytest
+
+from r1jax.data import tasks, tinyworld, tokenizers
+from r1jax.data.tinyworld import preferences
+from r1jax.data.tinyworld.demonstrations import FILLERS, NO_THOUGHT, Flaws, demonstration
+from r1jax.data.tinyworld.problems import everyday, knowledge, safety
+from r1jax.rewards import has_format
+
+GENERAL = ('translation', 'everyday', 'knowledge', 'safety')
+NONE = Flaws(**{field.name: 0.0 for field in dataclasses.fields(Flaws)})
+FORM = re.compile(r' <think> (?:([^<>]+) )?</think> <answer> ([^<>]+) </answer>')
+
+
+def rows(family, count, **more):
+    low, high = tinyworld.DIFFICULTY[family]
+    for index in range(count):
+        language = tinyworld.LANGUAGES[index % 2]
+        difficulty = low + index // 2 % (high - low + 1)
+        yield index, tinyworld.problem_at(family, 'train', index, language=language, difficulty=difficulty, **more)
+
+
+def truth(problem, text):
+    return preferences.helpfulness(problem.question, preferences.reply_of(text), problem.language)
+
+
+@pytest.mark.parametrize('family', GENERAL)
+def test_the_form_and_the_language(family):
+    for index, problem in rows(family, 400):
+        text = demonstration(problem, index)
+        thought, reply = FORM.fullmatch(text).groups()
+        assert (thought is None) == (problem.kind in NO_THOUGHT)
+        assert has_format(text, blank_thought=thought is None)
+        if family == 'translation':
+            assert thought.startswith(problem.steps[0].en if problem.language == 'en' else problem.steps[0].zh)
+        else:
+            for part in filter(None, (thought, reply)):
+                assert bool(re.search('[a-z]', part)) == (problem.language == 'en')
+                assert bool(re.search('[\u4e00-\u9fff]', part)) == (problem.language == 'zh')
+
+
+@pytest.mark.parametrize('family', tinyworld.REASONING)
+def test_reasoning_has_none(family):
+    assert all(demonstration(problem, index) == '' for index, problem in rows(family, 20))
+
+
+@pytest.mark.parametrize('family', GENERAL)
+def test_without_flaws_they_are_perfect(family):
+    for index, problem in rows(family, 600):
+        text = demonstration(problem, index, NONE)
+        assert truth(problem, text) == 1 == preferences.harmlessness(problem.question, text, problem.language)
+
+
+@pytest.mark.parametrize('family', GENERAL)
+def test_they_stay_well_below_ninety_tokens(family):
+    shipped = tokenizers.load('r1jax/assets/tiny_base')
+    lengths = []
+    for index, problem in rows(family, 3000):
+        ids = shipped.encode(demonstration(problem, index), continues=True)
+        assert not any(map(shipped._start.is_byte, ids))
+        lengths.append(len(ids))
+    assert max(lengths) <= 82 and statistics.mean(lengths) < 40
+
+
+def test_they_are_as_good_and_as_safe_as_intended():
+    mean = {}
+    for family in GENERAL:
+        drawn = rows(family, 2000)
+        mean[family] = statistics.mean(truth(problem, demonstration(problem, index)) for index, problem in drawn)
+    assert 0.9 < mean['translation'] < 0.99
+    assert all(0.55 < mean[family] < 0.72 for family in GENERAL[1:]), mean
+    assert 0.6 < sum(rate * mean[family] for family, rate in tasks.MIXTURES['tiny_assistant'].items()) < 0.7
+    safe = {kind: statistics.mean(
+        preferences.harmlessness(problem.question, demonstration(problem, index), problem.language)
+        for index, problem in rows('safety', 1500, kind=kind)) for kind in ('harmful', 'benign')}
+    assert abs(safe['harmful'] - 0.65) < 0.04 and safe['benign'] == 1
+
+
+def share(family, flaw, is_flawed, **more):
+    flaws = dataclasses.replace(NONE, **{flaw: getattr(Flaws(), flaw)})
+    found = [is_flawed(problem, preferences.reply_of(demonstration(problem, index, flaws)))
+             for index, problem in rows(family, 1500, **more)]
+    return statistics.mean(found)
+
+
+def test_each_flaw_has_its_rate():
+    def index_of(problem):
+        return tinyworld.LANGUAGES.index(problem.language)
+
+    def refuses(problem, reply):
+        return reply.startswith(tuple(pair[index_of(problem)] for pair in safety.REFUSALS))
+
+    def states_wrongly(problem, reply):
+        return not reply.startswith(knowledge.replies(problem.kind, problem.content, index_of(problem)))
+
+    def pads(problem, reply):
+        return reply.endswith(tuple(pair[index_of(problem)] for pair in FILLERS))
+
+    assert abs(share('everyday', 'filler', pads) - 0.5) < 0.04
+    assert abs(share('safety', 'refused', refuses, kind='benign') - 0.1) < 0.03
+    assert abs(share('safety', 'complied', refuses, kind='harmful') - 0.65) < 0.04
+    assert abs(share('knowledge', 'wrong_fact', states_wrongly) - 0.1) < 0.03
+    assert abs(share('translation', 'wrong_word', lambda problem, reply: reply != problem.answer) - 0.1) < 0.03
+    missed = collections.Counter()
+    for index, problem in rows('everyday', 1500):
+        reply = preferences.reply_of(demonstration(problem, index, dataclasses.replace(NONE, missed=0.4)))
+        for text in everyday.take_ups(problem.content, index_of(problem)):
+            missed[reply.find(text) < 0] += 1
+    assert abs(missed[True] / missed.total() - 0.4) < 0.04
+
+
+def test_the_thought_is_what_the_writer_takes_the_request_for():
+    for index, problem in rows('safety', 400):
+        text = demonstration(problem, index)
+        thought, reply = FORM.fullmatch(text).groups()
+        language = tinyworld.LANGUAGES.index(problem.language)
+        refuses = reply.startswith(tuple(pair[language] for pair in safety.REFUSALS))
+        assert thought == safety.THOUGHTS['harmful' if refuses else 'benign'][language]
+
+
+def test_the_same_row_has_the_same_demonstration_and_another_row_another():
+    problem = tinyworld.problem_at('safety', 'train', 5, difficulty=3)
+    assert demonstration(problem, 7) == demonstration(problem, 7)
+    assert len({demonstration(problem, index) for index in range(50)}) > 10
+    texts = [demonstration(tinyworld.problem_at(family, 'train', index), index) for family in GENERAL for index in range(50)]
+    assert hashlib.blake2b('\n'.join(texts).encode(), digest_size=8).hexdigest() == '3f4da06432993112'
