@@ -61,6 +61,7 @@ class Experiment:
             the package; '' if the first stage makes its own.
         dtype: what all models compute in; None leaves it to their descriptions. Parameters stay float32.
         evaluation: how base and results are measured (the evaluation's own dataclass); None: not measured.
+        result: the stage whose model is what the experiment is about; '' is the last one that makes a model.
         sources: pairs of a setting ('stages.r1_zero.steps') and where its value comes from; a dry run shows them.
     """
 
@@ -72,6 +73,7 @@ class Experiment:
     base: str = ''
     dtype: Literal['float32', 'bfloat16'] | None = None
     evaluation: Any = None
+    result: str = ''
     sources: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self):
@@ -84,6 +86,8 @@ class Experiment:
             raise ValueError("no stage may be named 'base': that is what the model before all stages is called")
         if not 0 <= self.seed < 2**32:
             raise ValueError(f'seed must be at least 0 and less than 2**32, got {self.seed}')
+        if self.result and self.result not in self.stages:
+            raise ValueError(f"result='{self.result}' is no stage{nearest(self.result, self.stages)}")
         if self.cpu_devices < 1:
             raise ValueError(f'cpu_devices must be at least 1, got {self.cpu_devices}')
 

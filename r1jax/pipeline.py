@@ -289,7 +289,7 @@ def _summary(workdir: pathlib.Path, experiment: Experiment) -> dict:
     path = workdir / 'summary.json'
     if path.exists():
         return json.loads(path.read_text())
-    return {'experiment': experiment.name, 'seed': experiment.seed, 'labels': {}, 'stages': {}}
+    return {'experiment': experiment.name, 'seed': experiment.seed, 'labels': {}, 'result': '', 'stages': {}}
 
 
 def _enter(experiment: Experiment, name: str, figures: Mapping, workdir: pathlib.Path) -> None:
@@ -299,6 +299,7 @@ def _enter(experiment: Experiment, name: str, figures: Mapping, workdir: pathlib
     order = [BASE, *experiment.stages]
     summary['stages'] = {key: summary['stages'][key] for key in order if key in summary['stages']}
     summary['labels'] = {key: stage.label for key, stage in experiment.stages.items() if stage.label}
+    summary['result'] = experiment.result
     if is_leader():
         write_json(workdir / 'summary.json', summary)
 
@@ -379,7 +380,7 @@ def _changed(
     """
     recorded = _in_full(held.get('experiment', {}))
     general = [
-        {key: value for key, value in whole.items() if key not in ('stages', 'sources')}
+        {key: value for key, value in whole.items() if key not in ('stages', 'sources', 'result')}
         for whole in (recorded, description)]
     if config_hash(general[0]) != config_hash(general[1]):
         raise UserError(

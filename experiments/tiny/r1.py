@@ -92,4 +92,5 @@ def get_config(arg: str = '') -> ConfigDict:
         steps=50, rewards=ARMS['zero']))
 
     config.evaluation = suites.stages()
+    config.result = 'all_scenario_rl'
     return config

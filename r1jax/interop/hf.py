@@ -20,12 +20,8 @@ from r1jax.models import transformer
 from r1jax.models.config import ModelConfig
 
 # Parameter -> name on disk. Projections lie there as [out, in] with the heads flattened; ours are [in, heads, K] and so on.
-TOP = {
-    'embed_VD': 'model.embed_tokens.weight',
-    'final_norm_D': 'model.norm.weight',
-    'head_DV': 'lm_head.weight',
-    'score_D': 'score.weight',
-}
+TOP = {'embed_VD': 'model.embed_tokens.weight', 'final_norm_D': 'model.norm.weight', 'head_DV': 'lm_head.weight'}
+SCALAR_TOP = TOP | {'head_DV': 'score.weight'}
 LAYER = {
     'attn_norm': 'input_layernorm.weight',
     'wq': 'self_attn.q_proj.weight',
@@ -41,7 +37,7 @@ LAYER = {
     'bv': 'self_attn.v_proj.bias',
 }
 # The leading dimensions of ours that are inputs; the rest are outputs. Others are stored as they are.
-INPUT_DIMS = {'head_DV': 1, 'score_D': 1, 'wq': 1, 'wk': 1, 'wv': 1, 'wo': 2, 'w_gate': 1, 'w_up': 1, 'w_down': 1}
+INPUT_DIMS = {'head_DV': 1, 'wq': 1, 'wk': 1, 'wv': 1, 'wo': 2, 'w_gate': 1, 'w_up': 1, 'w_down': 1}
 CAUSAL, SCALAR = 'ForCausalLM', 'ForSequenceClassification'
 ARCHITECTURES = tuple(family + head for family in ('Llama', 'Qwen2') for head in (CAUSAL, SCALAR))
 # What config.json may say of these and be left unread, because our models are so.
@@ -137,7 +133,7 @@ def read_params(folder: pathlib.Path, cfg: ModelConfig) -> transformer.Params:
 
     abstract = transformer.abstract(cfg)
     top = {name: read(name, disk, getattr(abstract, name).shape)
-           for name, disk in TOP.items() if getattr(abstract, name) is not None}
+           for name, disk in _top(cfg).items() if getattr(abstract, name) is not None}
     layers = {
         name: np.stack([
             read(name, f'model.layers.{i}.{disk}', getattr(abstract.layers, name).shape[1:])
@@ -150,6 +146,10 @@ def read_params(folder: pathlib.Path, cfg: ModelConfig) -> transformer.Params:
     return transformer.Params(layers=transformer.Layers(**layers), **top)
 
 
+def _top(cfg: ModelConfig) -> dict[str, str]:
+    return SCALAR_TOP if cfg.scalar_head else TOP
+
+
 def write(folder: pathlib.Path, params: transformer.Params, cfg: ModelConfig, *, eos: int, bos: int | None) -> None:
     """Writes config.json and model.safetensors (bfloat16), as transformers reads them.
 
@@ -157,7 +157,7 @@ def write(folder: pathlib.Path, params: transformer.Params, cfg: ModelConfig, *,
     EOS, where the score belongs, as long as padding is not EOS; without one it takes batches of one sequence.
     """
     params = jax.tree.map(np.asarray, params)
-    top = {disk: _to_disk(name, x) for name, disk in TOP.items() if (x := getattr(params, name)) is not None}
+    top = {disk: _to_disk(name, x) for name, disk in _top(cfg).items() if (x := getattr(params, name)) is not None}
     layers = {
         f'model.layers.{i}.{disk}': _to_disk(name, x[i])
         for name, disk in LAYER.items() if (x := getattr(params.layers, name)) is not None for i in range(cfg.n_layers)}

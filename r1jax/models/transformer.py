@@ -50,13 +50,12 @@ class Layers:
 
 @struct.dataclass
 class Params:
-    """The whole model. `head_DV` is None when the head is the transposed embedding; a reward model has `score_D` instead."""
+    """The whole model. `head_DV` is None when the head is the transposed embedding, and [D, 1] in a reward model."""
 
     embed_VD: jax.Array
     layers: Layers
     final_norm_D: jax.Array
     head_DV: jax.Array | None = None
-    score_D: jax.Array | None = None
 
 
 @struct.dataclass
@@ -95,10 +94,17 @@ def abstract(cfg: ModelConfig) -> Params:
         embed_VD=ArraySpec((V, D), ('vocab', 'embed'), fan_in=D),
         layers=layers,
         final_norm_D=ArraySpec((D,), ('norm',), 'ones'),
-        head_DV=None if cfg.tie_embeddings or cfg.scalar_head else ArraySpec((D, V), ('embed', 'vocab'), fan_in=D),
+        head_DV=_head(cfg))
+
+
+def _head(cfg: ModelConfig) -> ArraySpec | None:
+    if cfg.scalar_head:
         # Whole on every device, as the scale of a norm: a vector is not worth gathering. Its variance of 1 / D is what arXiv
         # 2009.01325 starts from, but for D + 1 there: scores of normalised hidden states begin with about unit variance.
-        score_D=ArraySpec((D,), ('norm',), fan_in=D) if cfg.scalar_head else None)
+        return ArraySpec((cfg.d_model, 1), ('norm', None), fan_in=cfg.d_model)
+    if cfg.tie_embeddings:
+        return None
+    return ArraySpec((cfg.d_model, cfg.vocab_size), ('embed', 'vocab'), fan_in=cfg.d_model)
 
 
 def init(key: jax.Array, cfg: ModelConfig) -> Params:
@@ -117,7 +123,7 @@ def _draw(spec: ArraySpec, key: jax.Array) -> jax.Array:
 def with_scalar_head(params: Params, cfg: ModelConfig, key: jax.Array) -> tuple[Params, ModelConfig]:
     """Turns a policy into an untrained reward model: a score drawn from `key` takes the place of the output projection."""
     cfg = dataclasses.replace(cfg, scalar_head=True)
-    return params.replace(head_DV=None, score_D=_draw(abstract(cfg).score_D, key)), cfg
+    return params.replace(head_DV=_draw(_head(cfg), key)), cfg
 
 
 def shardings(cfg: ModelConfig, sharding: Sharding) -> Params:
@@ -137,14 +143,14 @@ def head(params: Params) -> jax.Array:
     Raises:
         UserError: for a reward model, which has none.
     """
-    if params.score_D is not None:
+    if params.head_DV is not None and params.head_DV.shape[1] == 1:
         raise UserError('a reward model scores text and cannot write it: it has a scalar head and no output projection')
     return params.embed_VD.T if params.head_DV is None else params.head_DV
 
 
 def scores(params: Params, hidden_BTD: jax.Array) -> jax.Array:
     """Returns the reward [B, T] (float32) that a reward model reads at each position of its final hidden states."""
-    return jnp.einsum('btd,d->bt', hidden_BTD.astype(jnp.float32), params.score_D.astype(jnp.float32))
+    return jnp.einsum('btd,d->bt', hidden_BTD.astype(jnp.float32), params.head_DV[:, 0].astype(jnp.float32))
 
 
 def forward(

@@ -57,7 +57,7 @@ def alone(p, drawn):
     flat = [sequence for item in drawn for sequence in item]
     tokens = jnp.stack([jnp.pad(sequence, (0, 12 - len(sequence))) for sequence in flat])
     out = transformer.forward(p, tokens, jnp.broadcast_to(jnp.arange(12), tokens.shape), jnp.ones_like(tokens), CFG)
-    scores = [out.hidden_BTD[i, len(sequence) - 1] @ p.score_D for i, sequence in enumerate(flat)]
+    scores = [out.hidden_BTD[i, len(sequence) - 1] @ p.head_DV[:, 0] for i, sequence in enumerate(flat)]
     return jnp.stack(scores).reshape(len(drawn), -1)
 
 
@@ -169,7 +169,7 @@ def test_the_loss_is_the_mean_over_items_and_its_gradient_that_of_the_mean(loss)
     right = scores[:, 0] > scores[:, 1] if loss == 'pairwise' else (scores[:, 0] > 0) == (labels > 0)
     assert 0 < np.mean(right) < 1
     np.testing.assert_allclose(sums['accuracy_sum'], np.mean(right), rtol=1e-5)
-    assert float(jnp.abs(grads.score_D).max()) > 1e-3 and float(jnp.abs(grads.layers.w_up).max()) > 1e-4
+    assert float(jnp.abs(grads.head_DV).max()) > 1e-3 and float(jnp.abs(grads.layers.w_up).max()) > 1e-4
     assert_close(grads, wanted_grads, 1e-6)
 
 
@@ -202,16 +202,16 @@ def test_the_head_is_updated_by_either_optimizer_as_on_one_device(name):
     for mesh in (ONE, MESHES['2x2x2']):
         shard = sharding(mesh)
         state = init_state(transformer.init(jax.random.key(0), CFG), CFG, optimizer, shard)
-        before = np.asarray(state.params.score_D)
+        before = np.asarray(state.params.head_DV)
         (grads, _), _ = gradients('pairwise', mesh, rows=8)
         state, _ = apply_gradients(state, grads, optimizer=optimizer, cfg=CFG, sharding=shard)
-        assert np.abs(np.asarray(state.params.score_D) - before).min() > 1e-3
-        results.append(state.params.score_D)
+        assert np.abs(np.asarray(state.params.head_DV) - before).min() > 1e-3
+        results.append(state.params.head_DV)
     np.testing.assert_allclose(*results, atol=3e-5)
 
 
 def test_the_head_decays_as_every_projection_does():
-    assert decay_mask(transformer.init(jax.random.key(0), CFG)).score_D
+    assert decay_mask(transformer.init(jax.random.key(0), CFG)).head_DV
 
 
 def test_a_bfloat16_model_is_scored_in_float32():

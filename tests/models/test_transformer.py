@@ -124,16 +124,16 @@ def test_a_policy_becomes_a_reward_model_that_keeps_its_body_and_cannot_write():
     params = random_params(LLAMA)
     scoring, cfg = transformer.with_scalar_head(params, LLAMA, jax.random.key(1))
     assert cfg == dataclasses.replace(LLAMA, scalar_head=True)
-    assert scoring.head_DV is None and scoring.score_D.shape == (32,)
+    assert scoring.head_DV.shape == (32, 1)
     assert jax.tree.structure(scoring) == jax.tree.structure(transformer.init(jax.random.key(0), cfg))
     assert transformer.n_params(cfg) == transformer.n_params(LLAMA) - 32 * 96 + 32
     for ours, theirs in zip(
-            jax.tree.leaves(params.replace(head_DV=None)), jax.tree.leaves(scoring.replace(score_D=None)), strict=True):
+            jax.tree.leaves(params.replace(head_DV=None)), jax.tree.leaves(scoring.replace(head_DV=None)), strict=True):
         np.testing.assert_array_equal(ours, theirs)
     tokens = np.random.default_rng(3).integers(0, 96, (2, 16))
     hidden = transformer.forward(scoring, tokens, np.tile(np.arange(16), (2, 1)), np.ones_like(tokens), cfg).hidden_BTD
     np.testing.assert_allclose(
-        transformer.scores(scoring, hidden), np.einsum('btd,d->bt', hidden, scoring.score_D, dtype=np.float64), atol=1e-5)
+        transformer.scores(scoring, hidden), np.einsum('btd,dv->bt', hidden, scoring.head_DV, dtype=np.float64), atol=1e-5)
     assert transformer.scores(scoring, hidden.astype(jnp.bfloat16)).dtype == jnp.float32
     with pytest.raises(UserError, match='a reward model scores text and cannot write it'):
         transformer.head(scoring)
@@ -142,7 +142,7 @@ def test_a_policy_becomes_a_reward_model_that_keeps_its_body_and_cannot_write():
 def test_the_head_is_drawn_from_its_key_with_a_variance_of_one_over_d():
     cfg = dataclasses.replace(LLAMA, d_model=4096, n_layers=1)
     specs = transformer.abstract(cfg)  # of the body nothing is read
-    drawn = [transformer.with_scalar_head(specs, cfg, jax.random.key(seed))[0].score_D for seed in (0, 0, 1)]
+    drawn = [transformer.with_scalar_head(specs, cfg, jax.random.key(seed))[0].head_DV[:, 0] for seed in (0, 0, 1)]
     np.testing.assert_allclose(np.std(drawn[0]) * 64, 1, atol=0.05)
     np.testing.assert_array_equal(drawn[0], drawn[1])
     assert abs(np.corrcoef(drawn[0], drawn[2])[0, 1]) < 0.1
@@ -151,7 +151,7 @@ def test_the_head_is_drawn_from_its_key_with_a_variance_of_one_over_d():
 def test_a_scalar_head_lies_whole_on_every_device():
     sharding = Sharding(make_mesh(MeshConfig(data=2, fsdp=2, tensor=2)), TRAINING)
     named = transformer.shardings(dataclasses.replace(QWEN, scalar_head=True), sharding)
-    assert named.score_D.is_fully_replicated and not named.layers.wq.is_fully_replicated
+    assert named.head_DV.is_fully_replicated and not named.layers.wq.is_fully_replicated
 
 
 def test_presets_are_named_and_a_wrong_name_gets_the_nearest():

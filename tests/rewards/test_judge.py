@@ -331,7 +331,8 @@ def test_the_simulated_annotator_cannot_be_asked_in_words(sharding):
 
 def test_importing_the_judge_loads_neither_jax_nor_openai():
     program = (
-        'import sys\nsys.modules["openai"] = None\nimport r1jax.rewards.judge, r1jax.rewards.chat as j\nassert "jax" not in sys.modules\n'
+        'import sys\nsys.modules["openai"] = None\nimport r1jax.rewards.judge\nimport r1jax.rewards.chat as j\n'
+        'assert "jax" not in sys.modules\n'
         'try: j.check_chat(j.JudgeConfig("http://127.0.0.1:1/v1", name="m"))\n'
         'except Exception as error: print(type(error).__name__, error)')
     root = pathlib.Path(chats.__file__).parents[2]

@@ -58,7 +58,7 @@ def alone(folder, prompt, text):
     t = model.tokenizer
     tokens = jnp.array([[t.bos_id, *t.encode(prompt), *t.encode(text, continues=True), t.eos_id]])
     out = transformer.forward(model.params, tokens, jnp.arange(tokens.size)[None], jnp.ones_like(tokens), model.cfg)
-    return float(out.hidden_BTD[0, -1] @ model.params.score_D)
+    return float(out.hidden_BTD[0, -1] @ model.params.head_DV[:, 0])
 
 
 @pytest.mark.parametrize('response, summary', [
