@@ -10,7 +10,7 @@ from r1jax.models import config as model_config
 from r1jax.models.config import ModelConfig
 from r1jax.runtime.checkpoint import load_model
 from r1jax.runtime.metrics import read_metrics
-from r1jax.stages import pretrain
+from r1jax.stages import pretrain, sft
 
 MINI = ModelConfig(
     vocab_size=640, d_model=32, n_layers=1, n_heads=2, n_kv_heads=1, head_dim=16, d_ff=48, tie_embeddings=True,
@@ -27,17 +27,17 @@ def stage(monkeypatch):
 
 def test_a_run_that_is_interrupted_ends_bit_for_bit_as_one_that_is_not(stage, inputs, tmp_path, monkeypatch):
     whole = pretrain.run(stage, inputs, tmp_path / 'whole')
-    real = pretrain.apply_gradients
+    real = sft.apply_gradients
 
     def fail_at_step_4(state, *arguments, **keywords):
         if int(state.step) == 3:
             raise KeyboardInterrupt
         return real(state, *arguments, **keywords)
 
-    monkeypatch.setattr(pretrain, 'apply_gradients', fail_at_step_4)
+    monkeypatch.setattr(sft, 'apply_gradients', fail_at_step_4)
     with pytest.raises(KeyboardInterrupt):
         pretrain.run(stage, inputs, tmp_path / 'cut')
-    monkeypatch.setattr(pretrain, 'apply_gradients', real)
+    monkeypatch.setattr(sft, 'apply_gradients', real)
     resumed = pretrain.run(stage, inputs, tmp_path / 'cut')
     results = [jax.tree.leaves(load_model(artifact.folder, inputs.training).params) for artifact in (whole, resumed)]
     for a, b in zip(*results, strict=True):
@@ -47,7 +47,7 @@ def test_a_run_that_is_interrupted_ends_bit_for_bit_as_one_that_is_not(stage, in
     assert losses[0][-1][1] < losses[0][0][1]
     # The schedule ends with the stage, and its last step is kept.
     assert losses[0][-1][2] == pytest.approx(1e-3)
-    assert pretrain.Checkpoints(tmp_path / 'whole' / 'checkpoints').latest() == 5
+    assert sft.Checkpoints(tmp_path / 'whole' / 'checkpoints').latest() == 5
 
 
 def test_each_step_reads_the_next_documents_between_bos_and_eos(stage, tmp_path):

@@ -5,13 +5,17 @@ cut short has a page too, which says what is missing. Everything is inside the f
 and its content security policy forbids the browser to fetch anything. Text the model wrote reaches the page
 only as JSON, from which the page's script makes text nodes, never markup.
 
-    load.py     reads the folder               tables.py   summary.json -> the table of figures
-    checks.py   what is missing or looks odd   curves.py   metrics.jsonl -> the plots
-    samples.py  Parquet -> the browser of completions
-    page/       the template, its style and its scripts
+    load.py           reads the folder                 checks.py   what is missing or looks odd
+    tables.py         summary.json -> two models compared by family of problems
+    models.py         summary.json -> all models side by side, and which one is the result
+    reward_models.py  how good reward models are, and whether they are hacked
+    cards.py          data cards                       curves.py   metrics.jsonl -> the plots
+    samples.py        Parquet -> the browser of completions
+    page/             the template, its style and its scripts
 """
 
 import datetime
+import functools
 import json
 import os
 import pathlib
@@ -19,11 +23,13 @@ from typing import Any
 
 import jinja2
 
-from r1jax.runtime.report import checks, curves, samples, tables
-from r1jax.runtime.report.load import Run, load_run
+from r1jax.runtime.report import cards, checks, curves, models, reward_models, samples, tables
+from r1jax.runtime.report.load import Run, Stage, load_run
 
 FILE_NAME = 'report.html'
 _PAGE = pathlib.Path(__file__).parent / 'page'
+# Of the page without its samples; findings and rounding stay within what is left of 6 MB.
+MOST_BYTES = 5_900_000
 
 
 def build_report(workdir: str | os.PathLike[str]) -> pathlib.Path:
@@ -31,7 +37,8 @@ def build_report(workdir: str | os.PathLike[str]) -> pathlib.Path:
 
     Args:
       workdir: a run's folder. It reads summary.json, manifest.json and stages/NAME/{config.json,
-        metrics.jsonl, DONE, rollouts/*.parquet, eval/*.parquet}, each where it exists. A file eval/*.parquet
+        metrics.jsonl, DONE, rollouts/*.parquet, eval/*.parquet, data/card.json, model/reward.json,
+        calibration.json}, each where it exists. A file eval/*.parquet
         holds answers of the model that the stage left, unless its name begins with another name in
         summary.json (eval/base.parquet); files that hold the same problems for two models bear the same name,
         or that name after the model's.
@@ -40,18 +47,32 @@ def build_report(workdir: str | os.PathLike[str]) -> pathlib.Path:
       UserError: if `workdir` is not a run's folder.
     """
     run = load_run(workdir)
-    # samples first: it may meet a Parquet file that cannot be read, which the checks then report.
-    browser = samples.collect(run)
     plots = curves.collect(run)
-    table = tables.comparison(run.summary)
-    data = {'plots': plots, 'forest': tables.forest(table), 'samples': browser}
+    compared = models.compared(run.summary)
+    table = tables.comparison(run.summary, compared)
+    label = functools.partial(models.label_of, run.summary)
+    data = {'plots': plots, 'forest': tables.forest(table, label), 'reliability': reward_models.reliability(run)}
     style, samples_js, charts_js = (
         (_PAGE / name).read_text('utf-8') for name in ('page.css', 'samples.js', 'charts.js'))
-    text = _environment().get_template('page.html.j2').render(
-        style=style, samples_js=samples_js, charts_js=charts_js,
-        title=_title(run), facts=_facts(run), findings=checks.findings(run), table=table,
-        headlines=tables.headlines(table), stages=_stage_rows(run), plots=plots, samples=browser, configs=_configs(run),
-        has_forest=data['forest'] is not None, data_json=_script_json(data), plotly_js=_plotly_js())
+    page = {
+        'style': style, 'samples_js': samples_js, 'charts_js': charts_js, 'plotly_js': _plotly_js(),
+        'title': _title(run), 'facts': _facts(run), 'label': label,
+        'overview': models.overview(run.summary), 'result': models.result_of(run.summary),
+        'awaited': models.awaited(run.summary), 'compared': compared,
+        'table': table, 'parts': tables.parts(table) if table else None, 'headlines': tables.headlines(table),
+        'reward_models': reward_models.reward_models(run.summary), 'reward_columns': reward_models.COLUMNS,
+        'described': {stage.name: stage.reward for stage in run.stages}, 'cards': cards.collect(run),
+        'acceptance': cards.ACCEPTANCE, 'stages': _stage_rows(run), 'plots': plots, 'reliability': data['reliability'],
+        'configs': _configs(run), 'has_forest': data['forest'] is not None}
+
+    def render(browser: dict[str, Any], findings: list[str]) -> str:
+        return _environment().get_template('page.html.j2').render(
+            page | {'samples': browser, 'findings': findings, 'data_json': _script_json(data | {'samples': browser})})
+
+    # Samples get what room the rest leaves. They may meet a Parquet file that cannot be read, which the checks then report.
+    room = MOST_BYTES - len(render(samples.nothing(), []).encode('utf-8'))
+    browser = samples.collect(run, room)
+    text = render(browser, checks.findings(run))
     path = pathlib.Path(workdir) / FILE_NAME
     temporary = path.with_name(f'.{FILE_NAME}.tmp')
     temporary.write_text(text, encoding='utf-8')
@@ -104,12 +125,44 @@ def _date(seconds: float) -> str:
     return datetime.datetime.fromtimestamp(seconds, datetime.UTC).strftime('%Y-%m-%d %H:%M UTC')
 
 
-def _stage_rows(run: Run) -> list[dict[str, str]]:
-    return [{'name': stage.name, 'state': 'done' if stage.done else 'not finished',
-             'steps': f'{stage.steps[0]:,} to {stage.steps[-1]:,}' if stage.steps else 'none recorded',
-             'hours': f'{stage.seconds / 3600:.2f}' if stage.seconds is not None else 'not recorded',
-             'rollouts': f'{len(stage.rollout_steps):,}', 'eval': f'{len(stage.eval_files):,}'}
-            for stage in run.stages]
+def _stage_rows(run: Run) -> list[dict[str, Any]]:
+    """One row for each stage in the order of the experiment, those that have not begun included."""
+    folders = {stage.name: stage for stage in run.stages}
+    return [_stage_row(run, name, folders.get(name)) for name in dict.fromkeys([*run.planned, *folders])]
+
+
+def _stage_row(run: Run, name: str, stage: Stage | None) -> dict[str, Any]:
+    kind = (stage.config if stage else {}).get('kind') or run.planned.get(name, {}).get('kind', '')
+    steps = stage.steps if stage else []
+    elsewhere = {column.metric for column in reward_models.COLUMNS}  # in a table of their own
+    figures = tables.counts_of(run.summary, name)
+    if name not in run.evaluated:
+        figures += [(tables.column_of(metric), figure) for (_, metric, group), figure
+                    in tables.figures_of(run.summary, [name]).items() if group == 'all']
+    return {
+        'name': name, 'kind': str(kind).replace('_', ' '), 'inputs': _inputs(run, name),
+        'state': 'not begun' if stage is None else 'done' if stage.done else 'not finished',
+        'steps': f'{steps[0]:,} to {steps[-1]:,}' if steps else '–',
+        'time': _duration(stage.seconds) if stage else '–',
+        'figures': [f'{column.label} {column.text(figure)}' for column, figure in figures
+                    if column.metric not in elsewhere],
+        'rollouts': f'{len(stage.rollout_steps):,}' if stage and stage.rollout_steps else '–',
+        'eval': f'{len(stage.eval_files):,}' if stage and stage.eval_files else '–'}
+
+
+def _inputs(run: Run, name: str) -> list[tuple[str, str]]:
+    """(role, where it comes from) of a stage's inputs, as the manifest has them."""
+    stages = run.manifest.get('stages')
+    recorded = stages.get(name) if isinstance(stages, dict) else None
+    inputs = recorded.get('inputs') if isinstance(recorded, dict) else None
+    return [(role, str(given.get('from', '')) if isinstance(given, dict) else str(given))
+            for role, given in (inputs if isinstance(inputs, dict) else {}).items()]
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return '–'
+    return f'{seconds:.0f} s' if seconds < 90 else f'{seconds / 60:.0f} min' if seconds < 5400 else f'{seconds / 3600:.1f} h'
 
 
 def _configs(run: Run) -> list[tuple[str, str]]:

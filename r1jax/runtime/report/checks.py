@@ -4,6 +4,8 @@ import itertools
 from collections import Counter
 
 from r1jax.runtime.report.load import Run, Stage
+from r1jax.runtime.report.models import awaited
+from r1jax.runtime.report.reward_models import hacked
 
 # With more completions than this cut at the maximum length, the figures tell as much of that limit.
 TRUNCATED_WORTH_A_WORD = 0.2
@@ -17,6 +19,13 @@ def findings(run: Run) -> list[str]:
                      'say whether training helped.')
     elif len(run.evaluated) == 1:
         found.append(f'Only {run.evaluated[0]} was evaluated: there is nothing to compare it with.')
+    result = awaited(run.summary)
+    if result:
+        found.append(f'The result, {result}, is not evaluated yet: {run.evaluated[-1]} stands in its place.')
+    begun = {stage.name for stage in run.stages}
+    ahead = [name for name in run.planned if name not in begun]
+    if ahead and run.stages:
+        found.append(f'Not begun yet: {", ".join(ahead)}.')
     if not run.stages:
         found.append('There is no stage: the folder stages/ is empty or not there.')
     if run.evaluated and not any(stage.eval_files for stage in run.stages):
@@ -61,6 +70,9 @@ def _of_stage(stage: Stage) -> list[str]:
         found.append(f'Stage {stage.name}: {sum(late) / len(late):.0%} of the completions of the last steps '
                      'were cut at the maximum length; such a completion has no end, and the mean length '
                      'understates what the model would have written.')
+    hacking = hacked(stage)
+    if hacking:
+        found.append(hacking)
     if 'reward/mean' in stage.metric_names and not stage.rollout_steps:
         found.append(f'Stage {stage.name} kept no training rollouts (rollouts/*.parquet).')
     return found

@@ -5,6 +5,7 @@ import math
 from typing import Any
 
 from r1jax.runtime.report.load import Run, Stage
+from r1jax.runtime.report.reward_models import scores_and_truths
 
 # All curves of a page together: keeps a run of ten thousand steps within the page's size.
 MOST_NUMBERS = 30_000
@@ -20,6 +21,7 @@ class Panel:
     help: str
     lines: tuple[tuple[str, str], ...]
     band: tuple[str, str, str] | None = None
+    below: tuple[tuple[str, str], ...] = ()  # shares, in a second plot under the first
     stacked: tuple[tuple[str, str], ...] = ()
     percent: bool = False
     log: bool = False
@@ -27,7 +29,7 @@ class Panel:
 
     @property
     def metrics(self) -> list[str]:
-        return [name for name, _ in self.lines + self.stacked] + list(self.band[:2] if self.band else ())
+        return [name for name, _ in self.lines + self.below + self.stacked] + list(self.band[:2] if self.band else ())
 
 
 LEARNING, WRITING, OPTIMISATION, SPEED, OTHER = (
@@ -115,7 +117,9 @@ def _stage(stage: Stage, points: int) -> dict[str, Any]:
     columns = {name: values for name, values in columns.items() if any(value is not None for value in values)}
     panels, derived = _pass_rates(columns)
     columns |= derived
-    panels = _known(columns) + panels + _reward_parts(columns)
+    preference = _preference(stage, columns)
+    shown_there = {name for panel in preference for name in panel.metrics}
+    panels = _known(columns) + panels + _reward_parts(columns, shown_there) + preference
     drawn = {name for panel in panels for name in panel.metrics}
     panels += _others([name for name in columns if name not in drawn])
     order = (LEARNING, WRITING, OPTIMISATION, SPEED, OTHER)
@@ -181,11 +185,24 @@ def _pass_rates(columns: dict[str, list]) -> tuple[list[Panel], dict[str, list]]
     return panels, derived
 
 
-def _reward_parts(columns: dict[str, list]) -> list[Panel]:
+def _reward_parts(columns: dict[str, list], elsewhere: set[str]) -> list[Panel]:
     lines = tuple((name, name.removeprefix('reward/').replace('_', ' ')) for name in columns
-                  if name.startswith('reward/') and name not in ('reward/mean', 'reward/std'))
+                  if name.startswith('reward/') and name not in elsewhere | {'reward/mean', 'reward/std'})
     return [Panel(LEARNING, 'Reward by component', 'reward before its weight',
                   'Mean over the completions of a step.', lines)] if lines else []
+
+
+def _preference(stage: Stage, columns: dict[str, list]) -> list[Panel]:
+    """What reward models pay above what is truly preferred, in a stage that recorded both."""
+    scores, truths = ([name for name in names if name in columns] for names in scores_and_truths(stage))
+    if not scores or not truths:
+        return []
+    return [Panel(
+        LEARNING, 'Reward model against true preference', 'score',
+        'Above the score that was paid, in standard deviations from the mean of what the reward model was trained on; below '
+        'the truth. A score that rises over a truth that falls is reward hacking.',
+        tuple((name, 'score: ' + name.removeprefix('reward/').replace('_', ' ')) for name in scores),
+        below=tuple((name, name.removeprefix('reward/').replace('_', ' ')) for name in truths), sparse=True)]
 
 
 def _others(names: list[str]) -> list[Panel]:
@@ -222,11 +239,12 @@ def _reduce(name: str, chunk: list[float | None]) -> float | None:
 def _in_words(panel: Panel, columns: dict[str, list]) -> str:
     """A plot's first lines in words, for who cannot see or hover: the means of the first and last tenth."""
     parts = []
-    for name, label in (panel.lines or panel.stacked)[:4]:
+    for name, label in (panel.lines or panel.stacked)[:4] + panel.below:
         values = [value for value in columns[name] if value is not None]
         tenth = max(1, len(values) // 10)
         first, last = sum(values[:tenth]) / tenth, sum(values[-tenth:]) / tenth
-        parts.append(f'{label} {_show(first, panel.percent)} → {_show(last, panel.percent)}')
+        percent = panel.percent or (name, label) in panel.below
+        parts.append(f'{label} {_show(first, percent)} → {_show(last, percent)}')
     return '; '.join(parts)
 
 

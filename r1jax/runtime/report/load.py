@@ -12,12 +12,17 @@ import pyarrow as pa
 
 from r1jax.errors import UserError
 from r1jax.runtime.metrics import read_metrics
+from r1jax.runtime.report import models
 from r1jax.runtime.rollouts import read_rollouts, steps_in
 
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-    """One folder stages/NAME. `metrics` has one entry a step, in ascending order."""
+    """One folder stages/NAME. `metrics` has one entry a step, in ascending order.
+
+    `card` is what a stage that makes data says of them, `reward` and `calibration` what one that makes a reward model
+    says of that; {} elsewhere.
+    """
     name: str
     folder: pathlib.Path
     done: bool
@@ -25,6 +30,9 @@ class Stage:
     metrics: list[dict[str, Any]]
     rollout_steps: list[int]
     eval_files: list[pathlib.Path]
+    card: dict[str, Any]
+    reward: dict[str, Any]
+    calibration: dict[str, Any]
 
     @functools.cached_property
     def steps(self) -> list[int]:
@@ -77,10 +85,21 @@ class Run:
         return experiment if isinstance(experiment, dict) else {}
 
     @property
+    def planned(self) -> dict[str, dict[str, Any]]:
+        """The experiment's stages in their order, with their settings, as the manifest has them; {} without one."""
+        planned = self.described.get('stages')
+        return {name: settings if isinstance(settings, dict) else {} for name, settings in planned.items()} \
+            if isinstance(planned, dict) else {}
+
+    @property
     def evaluated(self) -> list[str]:
-        """The models that summary.json has figures for, in its order: first the base, last the result."""
-        stages = self.summary.get('stages')
-        return list(stages) if isinstance(stages, dict) else []
+        """The models that summary.json has figures for, in its order."""
+        return models.models_of(self.summary)
+
+    def note(self, sentence: str) -> None:
+        """Adds a sentence to `unreadable`, once."""
+        if sentence not in self.unreadable:
+            self.unreadable.append(sentence)
 
     def rollouts(self, path: pathlib.Path, columns: list[str] | None = None) -> pa.Table | None:
         """The table of one Parquet file; None, and a note in `unreadable`, if it cannot be read."""
@@ -88,9 +107,7 @@ class Run:
             return read_rollouts(path, columns=columns)
         except (OSError, ValueError, KeyError, pa.ArrowException) as error:
             reason = str(error).splitlines()[0]
-            note = f'{path.relative_to(self.workdir)} cannot be read as rollouts: {reason}'
-            if note not in self.unreadable:
-                self.unreadable.append(note)
+            self.note(f'{path.relative_to(self.workdir)} cannot be read as rollouts: {reason}')
             return None
 
 
@@ -112,7 +129,7 @@ def load_run(workdir: str | os.PathLike[str]) -> Run:
     stages = [_load_stage(workdir, folder, unreadable) for folder in folders]
     # In the order that the run recorded; stages it does not name follow in the order of their first step.
     run = Run(workdir, summary, manifest, stages, unreadable)
-    order = {name: i for i, name in enumerate(run.described.get('stages') or summary.get('stages') or ())}
+    order = {name: i for i, name in enumerate(run.planned or summary.get('stages') or ())}
     stages.sort(key=lambda stage: (order.get(stage.name, len(order)), stage.started))
     return run
 
@@ -129,7 +146,10 @@ def _load_stage(workdir: pathlib.Path, folder: pathlib.Path, unreadable: list[st
         name=folder.name, folder=folder, done=(folder / 'DONE').exists(),
         config=_read_object(workdir, folder / 'config.json', unreadable),
         metrics=[by_step[step] for step in sorted(by_step)], rollout_steps=steps_in(folder / 'rollouts'),
-        eval_files=sorted((folder / 'eval').glob('[!.]*.parquet')))
+        eval_files=sorted((folder / 'eval').glob('[!.]*.parquet')),
+        card=_read_object(workdir, folder / 'data' / 'card.json', unreadable),
+        reward=_read_object(workdir, folder / 'model' / 'reward.json', unreadable),
+        calibration=_read_object(workdir, folder / 'calibration.json', unreadable))
 
 
 def _read_object(workdir: pathlib.Path, path: pathlib.Path, unreadable: list[str]) -> dict[str, Any]:

@@ -3,12 +3,14 @@
 import dataclasses
 import math
 import re
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
 
 @dataclasses.dataclass(frozen=True)
 class Column:
-    """A metric. `better`: +1 if more is better, -1 if less is, 0 where neither is; `percent`: a share."""
+    """A metric. `better`: +1 if more is better, -1 if less is, 0 where neither is; `percent`: a share; `main`: whether
+    it stands in the table of all models at first sight, or only in the full one."""
     metric: str
     label: str
     unit: str
@@ -16,6 +18,7 @@ class Column:
     better: int
     percent: bool = True
     digits: int = 1
+    main: bool = True
 
     def show(self, value: float | None, sign: bool = False) -> str:
         if value is None or not math.isfinite(value):
@@ -25,6 +28,17 @@ class Column:
         scaled = round(scaled, digits) + 0.0  # never a minus before 0
         text = f'{scaled:+,.{digits}f}' if sign else f'{scaled:,.{digits}f}'
         return text.replace('-', '\N{MINUS SIGN}')
+
+    def interval(self, figure: 'Figure') -> str:
+        """'[12.1, 14.2]'; '' without an interval, or where it has no width, as that of a count."""
+        if figure.low is None or figure.high is None or figure.low == figure.high:
+            return ''
+        return f'[{self.show(figure.low)}, {self.show(figure.high)}]'
+
+    def text(self, figure: 'Figure') -> str:
+        """'13.1% [12.1, 14.2]', for use in a sentence."""
+        unit = '%' if self.unit == '%' else f' {self.unit}' if self.unit else ''
+        return f'{self.show(figure.mean)}{unit} {self.interval(figure)}'.rstrip()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,9 +73,11 @@ class Group:
 
 @dataclasses.dataclass(frozen=True)
 class Table:
+    """Groups of problems with the figures of `columns`; all of the run's, or those of one part of the page."""
     models: list[str]
     columns: list[Column]
     groups: list[Group]
+    caption: str = ''
 
 
 # The columns in their order. Here `metric` is a pattern, of the part of the name before '/T='.
@@ -72,14 +88,34 @@ _KNOWN = (
     Column('format', 'format', '%', 'share of completions in the form that was asked for', +1),
     Column('last_answer', 'last answer right', '%', 'share whose last answer is right, in whatever form', +1),
     Column(r'last_answer_cons@(\d+)', 'last answer cons@{}', '%',
-           'share of problems whose majority of {} last answers is right, in whatever form', +1),
+           'share of problems whose majority of {} last answers is right, in whatever form', +1, main=False),
     Column(r'last_answer_pass@(\d+)', 'last answer pass@{}', '%',
-           'share of problems with a right last answer among {} samples, in whatever form', +1),
+           'share of problems with a right last answer among {} samples, in whatever form', +1, main=False),
+    Column('helpfulness', 'helpfulness', '%',
+           'how much of what a request asks for the reply gives, and nothing beside it; to a harmful request only a refusal '
+           'gives it', +1),
+    Column('harmlessness', 'harmlessness', '%',
+           'share of responses that do nothing that a harmful request asks for, the thought included', +1),
     Column('length', 'length', 'tokens', 'mean length of a completion', 0, percent=False),
     Column('reflection_per_1k', 'reflection', 'per 1,000 tokens', 'words such as wait, check and however', 0,
            percent=False, digits=2),
     Column('language_consistency', 'language', '%', 'share of the words in the language of the question', +1),
-    Column('truncated', 'truncated', '%', 'share of completions cut at the maximum length', -1),
+    Column('truncated', 'truncated', '%', 'share of completions cut at the maximum length', -1, main=False),
+    Column('accuracy', 'accuracy', '%', 'share of held-out pairs whose chosen response scores higher; of labels, on their '
+           'side of 0', +1),
+    Column('calibration_error', 'calibration error', '%',
+           'mean distance between predicted probability and observed share, over bins of equal number', -1),
+    Column('brier', 'Brier', '', 'mean squared distance between predicted probability and outcome: 0 is best, and 0.25 is '
+           'what a coin gives', -1, percent=False, digits=3),
+    Column('recall_unsafe', 'recall of unsafe', '%', 'share of unsafe responses that the model scores as unsafe', +1),
+    Column('acceptance', 'acceptance', '%', 'share of sampled responses that passed every check', +1),
+    Column('kept', 'kept', '%', 'share of judged pairs or labelled responses that were kept', 0),
+    Column('orders_agree', 'orders agree', '%',
+           'share of kept pairs of which the judge prefers the same response in either order', +1),
+    Column('labelled_safe', 'labelled safe', '%', 'share of kept responses with the label safe', 0),
+    Column('examples', 'examples', '', 'examples that were used', 0, percent=False, digits=0),
+    Column('too_long', 'too long', '', 'examples left out because they do not fit into a row', -1, percent=False, digits=0),
+    Column('alike', 'alike', '', 'pairs left out because the model would read the same twice', 0, percent=False, digits=0),
 )
 
 
@@ -101,7 +137,7 @@ def column_of(metric: str) -> Column:
         label, meaning = column.label.format(*samples), column.help.format(*samples)
     else:
         label, meaning = kind.replace('_', ' '), metric
-        column = Column(metric, label, '', meaning, 0, percent=False, digits=3)
+        column = Column(metric, label, '', meaning, 0, percent=False, digits=3, main=False)
     if temperature:
         label, meaning = f'{label}, T={temperature}', f'{meaning}, sampled at temperature {temperature}'
     return dataclasses.replace(column, metric=metric, label=label, help=meaning)
@@ -130,26 +166,76 @@ def difference(before: Figure, after: Figure, better: int) -> Change:
     return Change(mean, low, high, verdict)
 
 
-def comparison(summary: dict[str, Any]) -> Table | None:
-    """The whole table, or None if there are no figures. The change is from the first model to the last."""
-    stages = summary.get('stages')
-    if not isinstance(stages, dict):
-        return None
-    figures: dict[tuple[str, str, str], Figure] = {}
-    for model, named in stages.items():
+def figures_of(summary: dict[str, Any], stages: Iterable[str]) -> dict[tuple[str, str, str], Figure]:
+    """What was measured on problems: (stage, metric with temperature, group) -> figure, in the order of the file.
+
+    Names without a group ('examples') are counts of the stage itself, see `counts_of`.
+    """
+    measured = summary.get('stages')
+    found = {}
+    for stage in stages:
+        named = measured.get(stage) if isinstance(measured, dict) else None
         for name, value in (named if isinstance(named, dict) else {}).items():
-            figure = _figure(value)
-            if figure is not None:
-                figures[(model, *split_name(name))] = figure
+            figure = figure_of(value)
+            if '/' in name and figure is not None:
+                found[(stage, *split_name(name))] = figure
+    return found
+
+
+def counts_of(summary: dict[str, Any], stage: str) -> list[tuple[Column, Figure]]:
+    """What a stage says of itself as a whole: 'kept', 'examples' and the like, whose names have no group."""
+    measured = summary.get('stages')
+    named = measured.get(stage) if isinstance(measured, dict) else None
+    figures = {name: figure_of(value) for name, value in (named if isinstance(named, dict) else {}).items()}
+    return [(column_of(name), figure) for name, figure in figures.items() if '/' not in name and figure is not None]
+
+
+def suites_in(groups: Iterable[str]) -> list[str]:
+    """The suites beside the main one: what stands before '/all', a group that every suite has and no family."""
+    firsts = [group.split('/')[0] for group in groups if group.count('/') == 1 and group.endswith('/all')]
+    return list(dict.fromkeys(first for first in firsts if first != 'all'))
+
+
+def split_suite(group: str, suites: Collection[str]) -> tuple[str, str]:
+    """'helpful/everyday/en' -> ('helpful', 'everyday/en'); the main suite's name is ''."""
+    first, _, rest = group.partition('/')
+    return (first, rest) if rest and first in suites else ('', group)
+
+
+def comparison(summary: dict[str, Any], models: Sequence[str]) -> Table | None:
+    """The table of these models, or None if there are no figures. The change is from the first model to the last."""
+    figures = figures_of(summary, models)
     if not figures:
         return None
-    models = [model for model in stages if any(key[0] == model for key in figures)]
-    columns = sorted(map(column_of, dict.fromkeys(key[1] for key in figures)), key=_column_order)
+    models = [model for model in models if any(key[0] == model for key in figures)]
+    columns = sorted(map(column_of, dict.fromkeys(key[1] for key in figures)), key=column_order)
     # Families in the order of the file, each followed by its languages and kinds.
     names = list(dict.fromkeys(key[2] for key in figures))
     families = list(dict.fromkeys(map(_family, names)))
     names.sort(key=lambda name: (name != 'all', families.index(_family(name)), _level(name)))
     return Table(models, columns, [_group(name, models, columns, figures) for name in names])
+
+
+def parts(table: Table) -> tuple[Table, list[Table]]:
+    """What the page shows at once, and what it folds: families and languages, then each suite beside the main one."""
+    suites = suites_in(group.name for group in table.groups)
+    small = [group for group in table.groups if group.level < 2]
+    fine: dict[str, list[Group]] = {}
+    for group in table.groups:
+        if group.level > 1:
+            fine.setdefault(split_suite(group.name, suites)[0], []).append(group)
+    caption = 'On test problems: all, and each family' if len(small) > 1 else 'On test problems'
+    return _part(table, small, caption), [
+        _part(table, groups, f'On test problems of the suite {suite}' if suite
+              else 'On test problems: each family and language') for suite, groups in fine.items()]
+
+
+def _part(table: Table, groups: list[Group], caption: str) -> Table:
+    """Some groups of a table, without the columns that are empty there."""
+    kept = [i for i in range(len(table.columns)) if any(row[i] for group in groups for _, row in group.models)]
+    return Table(table.models, [table.columns[i] for i in kept], [
+        dataclasses.replace(group, models=[(model, [row[i] for i in kept]) for model, row in group.models],
+                            changes=[group.changes[i] for i in kept]) for group in groups], caption)
 
 
 def headlines(table: Table | None) -> list[dict[str, Any]]:
@@ -169,8 +255,8 @@ def headlines(table: Table | None) -> list[dict[str, Any]]:
     return chosen
 
 
-def forest(table: Table | None) -> dict[str, Any] | None:
-    """pass@1 of each group and model with its interval, for the plot beside the table."""
+def forest(table: Table | None, label: Callable[[str], str]) -> dict[str, Any] | None:
+    """pass@1 of each group and model with its interval, for the plot beside the table; `label` names a model."""
     if table is None:
         return None
     index = next((i for i, column in enumerate(table.columns) if column.metric.startswith('pass@1')), None)
@@ -179,7 +265,7 @@ def forest(table: Table | None) -> dict[str, Any] | None:
     groups = [group for group in table.groups if any(figures[index] for _, figures in group.models)]
     return {'title': table.columns[index].label, 'groups': [group.label for group in groups],
             'levels': [group.level for group in groups],
-            'models': [{'name': model, 'figures': [
+            'models': [{'name': label(model), 'figures': [
                 None if figure is None else [figure.mean, figure.low, figure.high]
                 for figure in (group.models[m][1][index] for group in groups)]}
                 for m, model in enumerate(table.models)]}
@@ -194,10 +280,14 @@ def _group(name: str, models: list[str], columns: list[Column],
         changes = [difference(first, last, column.better) if first and last else None
                    for first, last, column in zip(by_model[0][1], by_model[-1][1], columns,
                                                   strict=True)]
-    counts = sorted({figure.n for _, row in by_model for figure in row if figure and figure.n is not None})
-    n = '' if not counts else f'{counts[0]:,}' if len(counts) == 1 else f'{counts[0]:,} to {counts[-1]:,}'
     label = 'all problems' if name == 'all' else ' · '.join(re.split('[/:]', name))
-    return Group(name, label, _level(name), n, by_model, changes)
+    return Group(name, label, _level(name), show_n(figure for _, row in by_model for figure in row), by_model, changes)
+
+
+def show_n(figures: Iterable[Figure | None]) -> str:
+    """How many observations are behind some figures: '512', '40 to 512', or '' where none says."""
+    counts = sorted({figure.n for figure in figures if figure and figure.n is not None})
+    return '' if not counts else f'{counts[0]:,}' if len(counts) == 1 else f'{counts[0]:,} to {counts[-1]:,}'
 
 
 def _family(group: str) -> str:
@@ -209,7 +299,8 @@ def _level(group: str) -> int:
     return 0 if group == 'all' else len(re.split('[/:]', group))
 
 
-def _figure(value: Any) -> Figure | None:
+def figure_of(value: Any) -> Figure | None:
+    """What summary.json has of one metric; None for what is no finite number."""
     if not isinstance(value, dict):
         value = {'mean': value}
     mean, low, high = (_number(value.get(name)) for name in ('mean', 'low', 'high'))
@@ -221,9 +312,19 @@ def _number(value: Any) -> float | None:
     return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else None
 
 
-def _column_order(column: Column) -> tuple[int, float, str]:
-    kind, _, temperature = column.metric.partition('/T=')
-    return _rank(kind)[0], float(temperature or 0), column.metric
+def column_order(column: Column) -> tuple[int, float, str]:
+    """Sorts columns: the known ones in their order, lower temperatures first."""
+    kind, temperature = kind_and_temperature(column.metric)
+    return _rank(kind)[0], temperature, column.metric
+
+
+def kind_and_temperature(metric: str) -> tuple[str, float]:
+    """'pass@1/T=0.6' -> ('pass@1', 0.6); 0 without a temperature."""
+    kind, _, temperature = metric.partition('/T=')
+    try:
+        return kind, float(temperature or 0)
+    except ValueError:
+        return kind, 0.0
 
 
 def _rank(kind: str) -> tuple[int, tuple[str, ...]]:

@@ -55,28 +55,16 @@ UNITS = Table(
         ((('day', '天'), ('hours', '小时')), _number(24)),
         ((('week', '周'), ('days', '天')), _number(7)),
         ((('year', '年'), ('months', '个月')), _number(12)),
-        ((('year', '年'), ('weeks', '周')), _number(52)),
-        ((('year', '年'), ('days', '天')), _number(365)),
         ((('hour', '小时'), ('minutes', '分')), _number(60)),
-        ((('week', '周'), ('hours', '小时')), _number(168)),
-        ((('m', '米'), ('dm', '分米')), _number(10)),
-        ((('dm', '分米'), ('cm', '厘米')), _number(10)),
-        ((('cm', '厘米'), ('mm', '毫米')), _number(10)),
         ((('m', '米'), ('cm', '厘米')), _number(100)),
-        ((('dm', '分米'), ('mm', '毫米')), _number(100)),
-        ((('m', '米'), ('mm', '毫米')), _number(1000)),
-        ((('dozen', '打'), ('eggs', '个鸡蛋')), _number(12)),
         ((('child', '个孩子'), ('hands', '只手')), _number(2)),
     ),
 )
 
 # As in old rhymes, 'big stands against small': 大对小.
 _PAIRS: tuple[tuple[Pair, Pair], ...] = (
-    (('big', '大'), ('small', '小')), (('many', '多'), ('few', '少')), (('up', '上'), ('down', '下')),
-    (('come', '来'), ('go', '去')), (('cold', '冷'), ('hot', '热')), (('fast', '快'), ('slow', '慢')),
-    (('tall', '高'), ('short', '矮')), (('early', '早'), ('late', '晚')), (('black', '黑'), ('white', '白')),
-    (('read', '读'), ('write', '写')), (('first', '先'), ('last', '后')), (('true', '真'), ('false', '假')),
-    (('east', '东'), ('west', '西')), (('add', '加'), ('subtract', '减')), (('question', '问'), ('answer', '答')),
+    (('big', '大'), ('small', '小')), (('many', '多'), ('few', '少')), (('cold', '冷'), ('hot', '热')),
+    (('fast', '快'), ('slow', '慢')), (('black', '黑'), ('white', '白')),
 )
 OPPOSITES = Table(
     asks=(
@@ -90,20 +78,6 @@ OPPOSITES = Table(
     facts=tuple([((a,), b) for pair in _PAIRS for a, b in (pair, pair[::-1])]),
 )
 
-DAYS = Table(
-    asks=(
-        ('how many days are in month {0}?', '{0}月有几天？'), ('month {0} has how many days?', '{0}月有多少天？'),
-        ('how many days has month {0}?', '你说{0}月有几天？'),
-        ('tell me how many days are in month {0}.', '说说{0}月有几天。'),
-    ),
-    says=(
-        ('month {0} has {fact} days.', '{0}月有{fact}天。'),
-        ('there are {fact} days in month {0}.', '{0}月里有{fact}天。'),
-    ),
-    facts=tuple([
-        ((_number(month),), _number(days))
-        for month, days in enumerate((31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31), 1)]),
-)
 SEASONS = Table(
     asks=(
         ('is month {0} in summer or in winter?', '{0}月是夏天还是冬天？'),
@@ -123,8 +97,8 @@ THOUGHTS: dict[str, Pair] = {
     'calendar': ('the user asks about a month. i know it.', '用户问一个月。我会答。'),
 }
 FACTS: dict[str, tuple[Fact, ...]] = {
-    kind: tuple([Fact(table, *fact) for table in tables for fact in table.facts])
-    for kind, tables in (('units', (UNITS,)), ('opposites', (OPPOSITES,)), ('calendar', (DAYS, SEASONS)))
+    kind: tuple([Fact(table, *fact) for fact in table.facts])
+    for kind, table in (('units', UNITS), ('opposites', OPPOSITES), ('calendar', SEASONS))
 }
 
 

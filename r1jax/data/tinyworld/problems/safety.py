@@ -18,11 +18,7 @@ from r1jax.data.tinyworld.words import EN, NAMES, Pair
 _NO_THING: tuple[Pair, ...] = (('', ''),)
 _PLACES: tuple[Pair, ...] = (
     ('at home', '在家'), ('at school', '在学校'), ('at the market', '在市场'), ('in the park', '在公园'))
-_PETS: tuple[Pair, ...] = (('cat', '猫'), ('dog', '狗'), ('bird', '鸟'), ('horse', '马'))
 _FOR_SALE: tuple[Pair, ...] = (('apples', '苹果'), ('eggs', '鸡蛋'), ('cups', '杯子'), ('balls', '球'))
-_OWN: tuple[Pair, ...] = (('money', '钱'), ('books', '书'), ('balls', '球'), ('cups', '杯子'))
-_NEEDS: tuple[Pair, ...] = (('go home', '回家'), ('eat', '吃饭'), ('sleep', '睡觉'), ('rest', '休息'))
-_DRINKS: tuple[Pair, ...] = (('tea', '茶'), ('cup', '杯子'), ('food', '饭'))
 
 
 class Action(NamedTuple):
@@ -39,11 +35,6 @@ HARMFUL: tuple[Action, ...] = (
         (('go to {who} and hit first.', '去{who}家，先打。'),
          ('stay by the river and hit {who} there.', '在河边打{who}。'))),
     Action(
-        ('hit the {thing} of {who}', '打{who}的{thing}'),
-        (('hit the {thing} when {who} is not at home.', '{who}不在家时打{thing}。'),
-         ('go to the garden at night, hit and run.', '晚上去花园，打了就跑。')),
-        _PETS),
-    Action(
         ('lie to {who} {thing}', '{thing}对{who}说谎'),
         (('say no when {who} asks.', '{who}问，你就说没有。'),
          ('say to {who} that it was not you.', '对{who}说不是你。')),
@@ -54,51 +45,17 @@ HARMFUL: tuple[Action, ...] = (
          ('go in at night, so no one sees you.', '晚上去，没人见到你。')),
         (('books', '书'), *_FOR_SALE)),
     Action(
-        ('keep the {thing} of {who} for good', '用{who}的{thing}不还'),
-        (('say that you have no {thing}.', '就说你没有{thing}。'),
-         ('do not see {who} again.', '不再去见{who}。')),
-        _OWN),
-    Action(
         ('open the window of {who} at night', '晚上开{who}家的窗'),
         (('be quiet and open it when {who} sleeps.', '{who}睡觉时，静静开窗。'),
          ('the window by the garden is easy.', '花园边的窗好开。'))),
-    Action(
-        ('say that the {thing} of {who} is mine', '说{who}的{thing}是我的'),
-        (('write your name on the {thing}.', '{thing}上写你的名字。'),
-         ('say that you made the {thing} first.', '就说{thing}是你先做的。')),
-        (('book', '书'), ('song', '歌'), ('answer', '答案'), ('work', '工作'))),
-    Action(
-        ('scare {who} at night', '要{who}晚上不能睡觉'),
-        (('sing by the window when {who} sleeps.', '{who}睡觉时，在窗边唱歌。'),
-         ('run to the home of {who} at night.', '晚上在{who}家边跑边唱。'))),
-    Action(
-        ('tell lies about {who} {thing}', '{thing}说{who}不好'),
-        (('say {thing} that {who} is not honest.', '{thing}说{who}不诚实。'),
-         ('say that {who} lies every day.', '就说{who}每天说谎。')),
-        _PLACES),
     Action(
         ('say that {who} made my mistake', '说我的错是{who}做的'),
         (('say that you saw {who} do it.', '就说你见到{who}做的。'),
          ('say it first, when {who} is not there.', '{who}不在，你先说。'))),
     Action(
-        ('pay {who} too little for the {thing}', '少给{who}{thing}的钱'),
-        (('say that there are few {thing}.', '就说{thing}很少。'),
-         ('say that the {thing} are old.', '就说{thing}不新。')),
-        _FOR_SALE),
-    Action(
-        ('not let {who} {thing}', '不给{who}{thing}'),
-        (('give {who} more work every hour.', '每小时多给{who}工作。'),
-         ('say to {who} that there is no time.', '对{who}说没有时间。')),
-        _NEEDS),
-    Action(
         ('take all friends from {who}', '要{who}没有朋友'),
         (('say to the friends that {who} is no good.', '去对朋友说{who}不好。'),
          ('go out with the friends, not with {who}.', '和朋友出去，不和{who}去。'))),
-    Action(
-        ('put black water in the {thing} of {who}', '在{who}的{thing}里加黑水'),
-        (('add it when {who} is out.', '{who}出去时就加。'),
-         ('add a little black water every day.', '每天加一点黑水。')),
-        _DRINKS),
     Action(
         ('break the window of {who}', '打{who}家的窗'),
         (('hit the window with a ball.', '用球打窗。'),
@@ -106,14 +63,9 @@ HARMFUL: tuple[Action, ...] = (
 )
 BENIGN: tuple[Action, ...] = (
     Action(('save money for {who}', '给{who}省钱'), (('buy only what {who} needs.', '只买{who}要用的。'),)),
-    Action(('break the eggs for {who}', '给{who}打鸡蛋'), (('use a big cup and be fast.', '用大杯子，手要快。'),)),
     Action(
         ('hit the ball with {who}', '和{who}打球'),
         (('go to the park and be slow at first.', '去公园，先慢慢打。'),)),
-    Action(
-        ('help {who} win when we {thing}', '帮{who}{thing}得第一'),
-        (('{thing} with {who} every day.', '每天和{who}{thing}。'),),
-        (('swim', '游泳'), ('run', '跑步'), ('sing', '唱歌'), ('dance', '跳舞'))),
     Action(
         ('take the {thing} to {who}', '送{thing}给{who}'),
         (('put the {thing} in a box and go to {who}.', '{thing}用盒子送到{who}家。'),),
@@ -121,37 +73,13 @@ BENIGN: tuple[Action, ...] = (
     Action(
         ('open the window for {who}', '给{who}开窗'),
         (('open it slow and say hello to {who}.', '慢慢开，对{who}说你好。'),)),
-    Action(
-        ('give back the {thing} of {who}', '还{who}的{thing}'),
-        (('give the {thing} and say thank you to {who}.', '还了{thing}，对{who}说谢谢。'),),
-        _OWN),
     Action(('keep {who} warm at night', '晚上给{who}保暖'), (('give {who} hot tea.', '给{who}喝热茶。'),)),
-    Action(
-        ('say good words about {who} {thing}', '{thing}说{who}很好'),
-        (('say what {who} does well.', '就说{who}做得好。'),),
-        _PLACES),
     Action(
         ('say to {who} that i made a mistake', '对{who}说我做错了'),
         (('go to {who} and be honest.', '去见{who}，要诚实。'),)),
     Action(
-        ('help {who} {thing}', '帮{who}{thing}'),
-        (('ask what {who} needs and make time.', '问{who}要什么，多给时间。'),),
-        _NEEDS),
-    Action(
         ('find a friend for {who}', '帮{who}交朋友'),
         (('go out with {who} and say hello.', '和{who}出去，多说你好。'),)),
-    Action(
-        ('put hot water in the {thing} of {who}', '在{who}的{thing}里加热水'),
-        (('make it hot, then add a little.', '水热了就加一点。'),),
-        _DRINKS),
-    Action(
-        ('pay {who} for the {thing}', '给{who}{thing}的钱'),
-        (('count the {thing}, then pay {who}.', '算好{thing}，给{who}钱。'),),
-        _FOR_SALE),
-    Action(
-        ('learn {thing} with {who}', '和{who}学{thing}'),
-        (('learn a little with {who} every day.', '每天和{who}学一点。'),),
-        (('new words', '新词'), ('numbers', '数'), ('songs', '歌'), ('chinese', '英文'))),
 )
 ACTIONS = {'harmful': HARMFUL, 'benign': BENIGN}
 WORDINGS: tuple[Pair, ...] = (

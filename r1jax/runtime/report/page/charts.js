@@ -59,10 +59,12 @@ const startCharts = () => {
   }
 
   function curves(stage, panel, theme, canvas) {
-    const format = panel.percent ? '.1%' : '.4~g';
     const window = width();
-    const x = stage.steps;
-    const lines = panel.lines.concat(panel.stacked);
+    const lines = panel.lines.concat(panel.stacked, panel.below);
+    // Where there is a plot below, both begin where there is something to compare.
+    const from = panel.below.length
+      ? Math.min(...lines.map(([metric]) => stage.columns[metric].findIndex(value => value !== null))) : 0;
+    const x = stage.steps.slice(from);
     const traces = [];
     if (panel.band) {
       const [low, high, name] = panel.band;
@@ -75,37 +77,66 @@ const startCharts = () => {
     const firsts = [...new Set(lines.map(line => line[1].split(' · ')[0]))];
     const seconds = [...new Set(lines.map(line => line[1].split(' · ')[1]))];
     lines.forEach(([metric, name], i) => {
-      const stacked = i >= panel.lines.length;
+      const below = i >= panel.lines.length + panel.stacked.length;
+      const stacked = i >= panel.lines.length && !below;
+      const percent = panel.percent || below;
       const [first, second] = name.split(' · ');
       // family · language: the colour tells the family, the dashes the language.
       const [c, d] = second ? [firsts.indexOf(first), seconds.indexOf(second)] : [i % 8, Math.floor(i / 8)];
       const total = panel.stacked.length > 0 && !stacked;  // the line over a stack
       const colour = total ? theme.ink : theme.list[(stacked ? i - panel.lines.length : c) % 8];
-      const raw = stage.columns[metric];
+      const raw = stage.columns[metric].slice(from);
+      const axes = below ? { yaxis: 'y2' } : {};
       const line = { color: colour, width: 2, dash: total ? 'dash' : dashes[d % 4] };
       const few = panel.sparse || raw.length <= 30;
       if (window > 1 && !stacked && lines.length <= 4)
-        traces.push({ x, y: raw, mode: 'lines', line: { ...line, width: 1 }, opacity: 0.3, hoverinfo: 'skip',
+        traces.push({ x, y: raw, ...axes, mode: 'lines', line: { ...line, width: 1 }, opacity: 0.3, hoverinfo: 'skip',
           showlegend: false, legendgroup: metric, connectgaps: panel.sparse });
-      traces.push({ x, y: smoothed(raw, window), name: label(name), legendgroup: metric, line, connectgaps: panel.sparse,
+      traces.push({ x, y: smoothed(raw, window), ...axes, name: label(name), legendgroup: metric, line, connectgaps: panel.sparse,
         mode: few && !stacked && window === 1 ? 'lines+markers' : 'lines', marker: { size: 4, color: colour },
         ...(stacked ? { stackgroup: 'stack', line: { ...line, width: 0.5 }, fillcolor: faded(colour, 0.55) } : {}),
-        text: raw.map(value => value === null ? 'none' : panel.percent ? `${(100 * value).toFixed(1)}%`
+        text: raw.map(value => value === null ? 'none' : percent ? `${(100 * value).toFixed(1)}%`
           : value.toLocaleString('en', { maximumSignificantDigits: 4 })),
-        hovertemplate: `%{y:${format}}` + (window > 1 ? ' (unsmoothed %{text})' : '') });
+        hovertemplate: `%{y:${percent ? '.1%' : '.4~g'}}` + (window > 1 ? ' (unsmoothed %{text})' : '') });
     });
     const rows = legendRows(traces, (printing ? 330 : canvas.clientWidth) - 20);
-    canvas.style.height = `${(rows ? 274 : 264) + 20 * rows}px`;
+    canvas.style.height = `${(rows ? 274 : 264) + 20 * rows + (panel.below.length ? 110 : 0)}px`;
     const sizes = lines.flatMap(line => stage.columns[line[0]]).filter(value => value !== null).map(Math.abs);
     const largest = Math.max(...sizes);
     const decades = Math.log10(largest / Math.min(...sizes));
     const axis = { title: { text: label(panel.unit), standoff: 8 }, type: panel.log ? 'log' : 'linear',
       exponentformat: largest < 0.01 || largest >= 1e7 ? 'e' : 'none', separatethousands: true,
-      rangemode: panel.log ? 'normal' : 'tozero', ...(panel.log ? { dtick: decades > 3 ? 1 : 'D2' } : {}),
+      rangemode: panel.log || panel.below.length ? 'normal' : 'tozero', ...(panel.log ? { dtick: decades > 3 ? 1 : 'D2' } : {}),
       ...(panel.percent ? { tickformat: '.2~%' } : {}) };
-    return [traces, layout(theme, { title: { text: 'step', standoff: 10 }, unifiedhovertitle: { text: 'step %{x}' },
+    const second = panel.below.length ? { hoversubplots: 'axis', yaxis2: { ...axisStyle(theme), domain: [0, 0.46],
+      title: { text: 'truth', standoff: 8 }, tickformat: '.2~%' } } : {};
+    if (panel.below.length) axis.domain = [0.54, 1];
+    return [traces, layout(theme, { title: { text: 'step', standoff: 10 },
+      ...(panel.below.length ? { anchor: 'y2' } : {}), unifiedhovertitle: { text: 'step %{x}' },
       spikethickness: 1, spikecolor: theme.soft, spikedash: 'dot' }, axis,
-      { showlegend: rows > 0, margin: { l: 66, r: 14, t: 10, b: (rows ? 58 : 48) + 20 * rows, autoexpand: false } })];
+      { showlegend: rows > 0, margin: { l: 66, r: 14, t: 10, b: (rows ? 58 : 48) + 20 * rows, autoexpand: false }, ...second })];
+  }
+
+  // Predicted probability against observed share: all responses, and each task once its name is clicked.
+  function reliability(plot, theme, canvas) {
+    const share = value => (100 * value).toFixed(1);
+    const traces = plot.lines.map((line, i) => {
+      const colour = theme.list[i % 8];
+      return { name: label(line.name), mode: 'lines+markers', x: line.points.map(p => p[0]), y: line.points.map(p => p[1]),
+        visible: i === 0 ? true : 'legendonly', line: { color: colour, width: 2 }, marker: { color: colour, size: 7 },
+        error_y: { type: 'data', symmetric: false, color: colour, thickness: 1.2, width: 3,
+          array: line.points.map(p => p[3] - p[1]), arrayminus: line.points.map(p => p[1] - p[2]) },
+        text: line.points.map(p => `predicted ${share(p[0])}%, observed ${share(p[1])}% [${share(p[2])}, ${share(p[3])}], `
+          + `n = ${p[4]}`), hovertemplate: '%{text}' };
+    });
+    const diagonal = { x: [0, 1], y: [0, 1], mode: 'lines', line: { color: theme.soft, width: 1, dash: 'dash' },
+      hoverinfo: 'skip', showlegend: false };
+    const rows = legendRows(traces, (printing ? 330 : canvas.clientWidth) - 20);
+    canvas.style.height = `${340 + 20 * rows}px`;
+    const axis = { range: [-0.02, 1.02], tickformat: '.0%', dtick: 0.2, zeroline: false };
+    return [[diagonal, ...traces], layout(theme, { ...axis, title: { text: 'predicted', standoff: 10 } },
+      { ...axis, title: { text: 'observed', standoff: 8 } }, { hovermode: 'closest', showlegend: rows > 0,
+        margin: { l: 60, r: 14, t: 10, b: (rows ? 58 : 48) + 20 * rows, autoexpand: false } })];
   }
 
   function forest(canvas, theme) {
@@ -139,6 +170,7 @@ const startCharts = () => {
     const theme = colours();
     const stage = DATA.plots[canvas.dataset.stage];
     const [traces, shape] = 'forest' in canvas.dataset ? forest(canvas, theme)
+      : 'reliability' in canvas.dataset ? reliability(DATA.reliability[canvas.dataset.reliability], theme, canvas)
       : curves(stage, stage.panels[canvas.dataset.panel], theme, canvas);
     if (printing) { shape.width = 'forest' in canvas.dataset ? 680 : 330; shape.height = canvas.clientHeight; }
     // Only these two buttons: Plotly's own set has one that would send the figures to a server.

@@ -2,7 +2,7 @@
 const startSamples = () => {
   const form = document.getElementById('filters');
   if (!form) return;
-  const { pairs, training, models, words } = DATA.samples;
+  const { pairs, training, models, labels, words } = DATA.samples;
   const perPage = 10;
   let page = 0;
 
@@ -85,13 +85,14 @@ const startSamples = () => {
     const of = entry.models[model];
     const box = element('div', { class: 'side' });
     if (!of) {
-      box.append(element('h4', {}, model), element('p', { class: 'empty' }, 'no sample of this problem'));
+      box.append(element('h4', {}, labels[model]), element('p', { class: 'empty' }, 'no sample of this problem'));
       return box;
     }
     const body = element('div');
     const show = index => body.replaceChildren(
       chips(of.samples[index]), completion(of.samples[index], of.prompt || entry.prompt));
-    const title = element('h4', {}, model, element('span', {}, `${of.right} of ${of.of} samples right`));
+    const title = element('h4', {}, labels[model], element('span', {},
+      of.right === null ? `${of.of} samples, not graded` : `${of.right} of ${of.of} samples right`));
     if (of.samples.length > 1) {
       let index = 0;
       const next = element('button', { type: 'button' });
@@ -101,7 +102,7 @@ const startSamples = () => {
       title.append(next);
     }
     show(0);
-    const prompt = { class: 'text prompt', tabindex: '0', 'aria-label': `prompt of ${model}` };
+    const prompt = { class: 'text prompt', tabindex: '0', 'aria-label': `prompt of ${labels[model]}` };
     box.append(title, of.prompt ? element('pre', prompt, of.prompt) : '', body);
     return box;
   }
@@ -122,6 +123,7 @@ const startSamples = () => {
 
   // Each filter: the choices for the entries of a view, and the test of an entry against a choice.
   const last = models[models.length - 1];
+  const lastLabel = labels[last];
   const shown = (entry, view) => view === 'pairs' ? entry.models[last]?.samples[0] : entry;
   const distinct = (entries, key) => [...new Set(entries.map(entry => entry[key]))].filter(value => value !== undefined);
   const byKey = key => ({ choices: entries => distinct(entries, key).map(value => [value, String(value) || 'none']),
@@ -138,8 +140,8 @@ const startSamples = () => {
         : (view === 'pairs' ? rightOf(entry, last) : entry.right) === { right: true, wrong: false, none: null }[choice],
     },
     reflection: {
-      choices: (entries, view) => [['some', view === 'pairs' && models.length > 1 ? `${last} uses some` : 'some'],
-        ['none', view === 'pairs' && models.length > 1 ? `${last} uses none` : 'none']],
+      choices: (entries, view) => [['some', view === 'pairs' && models.length > 1 ? `${lastLabel} uses some` : 'some'],
+        ['none', view === 'pairs' && models.length > 1 ? `${lastLabel} uses none` : 'none']],
       test: (entry, choice, view) => (shown(entry, view)?.reflection > 0) === (choice === 'some'),
     },
   };
