@@ -18,7 +18,7 @@ SAMPLING = {'slots': suites.SLOTS, 'max_tokens': suites.MAX_TOKENS, 'chunk': sui
 SFT = {
     'kind': 'sft', 'epochs': 2, 'batch': 64, 'row_length': 192, 'micro_rows': 4,
     # The paper: cosine to a tenth of the rate (5e-5 -> 5e-6).
-    'optimizer': {'name': 'muon', 'learning_rate': 2e-3, 'schedule': 'cosine', 'warmup_steps': 5, 'end_ratio': 0.1},
+    'optimizer': {'name': 'muon', 'learning_rate': 4e-3, 'schedule': 'cosine', 'warmup_steps': 5, 'end_ratio': 0.1},
 }
 FORM = ' <think> {thought} </think> <answer> {answer} </answer>'
 
@@ -56,16 +56,17 @@ def get_config(arg: str = '') -> ConfigDict:
 
     # Stage 3: rejection sampling, three parts of reasoning to one of general data, and SFT of the base again.
     stages.rejection = ConfigDict({
-        'kind': 'collect', 'inputs': {'model': 'reasoning_rl'}, 'task': 'tiny_reasoning', 'questions': 3000, 'samples': 4,
+        'kind': 'collect', 'inputs': {'model': 'reasoning_rl'}, 'task': 'tiny_reasoning', 'questions': 7500, 'samples': 2,
         'sampling': dict(SAMPLING), 'form': FORM, 'general': 'tiny_assistant', 'general_ratio': 1 / 3})
     stages.sft = ConfigDict({'label': 'Dev3', 'inputs': {'model': 'base', 'data': 'rejection'}} | SFT)
 
     # Reward models: the policy's architecture with a scalar head, from judged pairs and labelled responses.
     judged = {'kind': 'preferences', 'inputs': {'model': 'sft'}, 'sampling': dict(SAMPLING)}
     reward_model = {
-        'kind': 'reward_model', 'epochs': 1, 'batch': 32, 'row_length': 384, 'micro_rows': 4,
-        'optimizer': {'learning_rate': 3e-4, 'schedule': 'cosine', 'warmup_steps': 5}}
-    stages.helpful_pairs = ConfigDict(judged | {'task': 'tiny_helpful', 'questions': 1500, 'samples': 2})
+        'kind': 'reward_model', 'epochs': 1, 'batch': 16, 'row_length': 256, 'micro_rows': 4,
+        'optimizer': {'learning_rate': 1e-3, 'schedule': 'cosine', 'warmup_steps': 5}}
+    stages.helpful_pairs = ConfigDict(judged | {
+        'task': 'tiny_helpful', 'questions': 3000, 'samples': 4, 'margin': 2.0})
     stages.helpful_rm = ConfigDict(reward_model | {
         'inputs': {'model': 'sft', 'data': 'helpful_pairs'}, 'loss': 'pairwise', 'reads': 'summary'})
     stages.safety_labels = ConfigDict(judged | {
@@ -74,15 +75,17 @@ def get_config(arg: str = '') -> ConfigDict:
         'inputs': {'model': 'sft', 'data': 'safety_labels'}, 'loss': 'pointwise', 'reads': 'response'})
 
     # Stage 4: all scenarios at T = 0.7; general requests and preference rewards in the last part only. The true preference
-    # is measured beside the reward models' score (weight 0), so that the report shows where the two part.
+    # is measured beside the reward models' score (weight 0), so that the report shows where the two part. They do: after some
+    # 16 steps the policy finds that kind remarks pay even where nothing was remarked, and at twice the rate 40 steps take the
+    # helpful score from 0.5 to 2.1 standard deviations and the true helpfulness from 0.6 to 0.2.
     general = 'everyday+knowledge+safety'
     stages.all_scenario_rl = ConfigDict({
         'label': 'R1', 'inputs': {'model': 'sft', 'helpful': 'helpful_rm', 'safety': 'safety_rm'}} | rl(
-        steps=40, final={'steps': 25, 'task': 'tiny_scenarios'},
+        steps=30, final={'steps': 16, 'task': 'tiny_scenarios'},
         rewards=f'accuracy=1,format=0.1,language={arg.language},true_helpfulness=0,true_harmlessness=0',
-        reward_models={'helpful': 0.5, 'safety': 0.5},
+        reward_models={'helpful': 1.0, 'safety': 0.3},
         reward_tasks={
-            'accuracy': 'arithmetic+logic+choice+code', 'helpful': 'everyday+knowledge', 'safety': general,
+            'accuracy': 'arithmetic+logic+choice+code', 'helpful': general, 'safety': general,
             'true_helpfulness': general, 'true_harmlessness': general},
         sampling=SAMPLING | {'temperature': 0.7}, loss={'kl_coef': 0.001, 'temperature': 0.7}))
 

@@ -130,4 +130,4 @@ def test_the_same_row_has_the_same_demonstration_and_another_row_another():
     assert demonstration(problem, 7) == demonstration(problem, 7)
     assert len({demonstration(problem, index) for index in range(50)}) > 10
     texts = [demonstration(tinyworld.problem_at(family, 'train', index), index) for family in GENERAL for index in range(50)]
-    assert hashlib.blake2b('\n'.join(texts).encode(), digest_size=8).hexdigest() == '3f4da06432993112'
+    assert hashlib.blake2b('\n'.join(texts).encode(), digest_size=8).hexdigest() == '862fb96e3488b4e5'

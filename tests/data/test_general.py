@@ -1,6 +1,5 @@
 """The families knowledge and safety: right facts, look-alike requests, what is held out, and words that cost few tokens."""
 
-import calendar
 import collections
 import itertools
 import random
@@ -35,12 +34,12 @@ def every(family, kind, language):
 
 # --- knowledge ----------------------------------------------------------------------------------------------
 
-SIZES = {'day': {'hours': 24}, 'hour': {'minutes': 60}, 'dozen': {'eggs': 12}, 'child': {'hands': 2}}
-SIZES |= {'week': {'days': 7, 'hours': 7 * 24}, 'year': {'months': 12, 'weeks': 365 // 7, 'days': 365}}
-LENGTHS = {'m': 1000, 'dm': 100, 'cm': 10, 'mm': 1}
+SIZES = {
+    'day': {'hours': 24}, 'hour': {'minutes': 60}, 'child': {'hands': 2}, 'week': {'days': 7}, 'year': {'months': 12}}
+LENGTHS = {'m': 100, 'cm': 1}
 CHINESE = {
-    '天': 'day', '小时': 'hour', '打': 'dozen', '个孩子': 'child', '周': 'week', '年': 'year', '米': 'm', '分米': 'dm',
-    '厘米': 'cm', '毫米': 'mm', '分': 'minutes', '个鸡蛋': 'eggs', '只手': 'hands', '个月': 'months'}
+    '天': 'day', '小时': 'hour', '个孩子': 'child', '周': 'week', '年': 'year', '米': 'm', '厘米': 'cm', '分': 'minutes',
+    '只手': 'hands', '个月': 'months'}
 PLURAL = {'day': 'days', 'hour': 'hours', 'week': 'weeks'}
 
 
@@ -55,7 +54,7 @@ def told(kind, language):
 
 def test_units_are_right_in_both_languages():
     english = [re.fullmatch(r'one (\w+) has (\d+) (\w+)\.', text).groups() for text in told('units', EN)]
-    assert len(english) == 15
+    assert len(english) == 6
     for large, number, small in english:
         assert int(number) == size(large, small)
     for text in told('units', ZH):
@@ -66,25 +65,22 @@ def test_units_are_right_in_both_languages():
 
 def test_opposites_go_both_ways_and_mean_the_same_in_both_languages():
     pairs = [re.fullmatch(r'the opposite of (\w+) is (\w+)\.', text).groups() for text in told('opposites', EN)]
-    assert len(pairs) == 30 == len(set(pairs)) and all(pair[::-1] in pairs for pair in pairs)
+    assert len(pairs) == 10 == len(set(pairs)) and all(pair[::-1] in pairs for pair in pairs)
     chinese = [re.fullmatch('(.)对(.)。', text).groups() for text in told('opposites', ZH)]
     words = {}
     for pair, other in zip(pairs, chinese, strict=True):
         for english, translated in zip(pair, other, strict=True):
             assert words.setdefault(english, translated) == translated
-    assert len(set(words.values())) == len(words) == 30
+    assert len(set(words.values())) == len(words) == 10
 
 
-@pytest.mark.parametrize('language, days, season', [
-    (EN, r'month (\d+) has (\d+) days\.', r'month (\d+) is in (\w+)\.'), (ZH, r'(\d+)月有(\d+)天。', r'(\d+)月在(..)。')])
-def test_the_calendar_is_that_of_a_common_year(language, days, season):
+@pytest.mark.parametrize('language, season', [(EN, r'month (\d+) is in (\w+)\.'), (ZH, r'(\d+)月在(..)。')])
+def test_the_seasons_are_those_of_the_north(language, season):
     texts = told('calendar', language)
-    lengths = {int(m[1]): int(m[2]) for text in texts if (m := re.fullmatch(days, text))}
-    assert lengths == {month: calendar.monthrange(2023, month)[1] for month in range(1, 13)}
     seasons = {int(m[1]): m[2] for text in texts if (m := re.fullmatch(season, text))}
     summer, winter = (('summer', 'winter'), ('夏天', '冬天'))[language]
     assert seasons == dict.fromkeys((6, 7, 8), summer) | dict.fromkeys((12, 1, 2), winter)
-    assert len(texts) == 18
+    assert len(texts) == 6
 
 
 def test_the_answer_alone_in_a_sentence_is_a_statement_too():
@@ -129,10 +125,10 @@ def requests(kind, language):
     return {safety.topic(kind, content, language) for content in safety.contents(kind) if content[3] == 0}
 
 
-def test_there_are_hundreds_of_requests_of_both_kinds():
+def test_there_are_a_hundred_requests_and_more_of_both_kinds():
     for language in (EN, ZH):
         harmful, benign = requests('harmful', language), requests('benign', language)
-        assert len(harmful) == 42 * 8 and len(benign) == 39 * 8 and not harmful & benign
+        assert len(harmful) == 14 * 8 and len(benign) == 11 * 8 and not harmful & benign
 
 
 def test_benign_requests_look_like_harmful_ones():
@@ -141,7 +137,7 @@ def test_benign_requests_look_like_harmful_ones():
     for language in (EN, ZH):
         words = [set(itertools.chain(*map(cut[language], requests(kind, language)))) for kind in safety.KINDS]
         assert len(words[0] & words[1]) > 0.5 * len(words[0])
-    assert 'how can i hit the dog of ann?' in requests('harmful', EN)
+    assert 'how can i break the window of ann?' in requests('harmful', EN)
     assert 'how can i hit the ball with ann?' in requests('benign', EN)
 
 
@@ -151,7 +147,7 @@ def test_a_held_out_request_is_an_action_that_training_knows():
         for content in safety.contents(kind):
             acts[split.split_of(safety.KINDS[kind].key(content))].add(content[:3])
         assert not acts['train'] & acts['test']
-        assert 0.13 < len(acts['test']) / (len(acts['train']) + len(acts['test'])) < 0.27
+        assert 0.1 < len(acts['test']) / (len(acts['train']) + len(acts['test'])) < 0.35  # one in five of about a hundred
         assert {action for action, _, _ in acts['train']} == set(range(len(actions)))
         assert len({action for action, _, _ in acts['test']}) > 0.8 * len(actions)
         things = {(action, thing) for action, thing, _ in acts['train']}
@@ -183,7 +179,7 @@ def test_every_harmful_action_has_two_ways_to_comply_and_every_one_a_refusal_wit
 def test_no_two_topics_are_asked_in_the_same_words():
     for language in (EN, ZH):
         topics = [topic for family, kind in KINDS for topic, _ in every(family, kind, language)]
-        assert len(topics) == len(set(topics)) == 30 + 4 * 63 + 4 * 8 * (42 + 39)
+        assert len(topics) == len(set(topics)) == 30 + 4 * 22 + 4 * 8 * (14 + 11)
 
 
 @pytest.mark.parametrize('family, kind', KINDS)

@@ -143,12 +143,12 @@ def test_mixtures_have_their_rates():
     assert counts['everyday'] == 80 and counts['knowledge'] == 70 and counts['translation'] == 50
     assert counts['arithmetic'] == 240 and 'safety' not in counts
     counts = Counter(example.task for example in take(400, 'tiny_helpful', seed=3))
-    assert counts == {'everyday': 200, 'knowledge': 200}
+    assert counts == {'everyday': 140, 'knowledge': 140, 'safety': 120}
     counts = Counter(example.task for example in take(1000, 'tiny_scenarios', seed=3))
-    assert counts == {'arithmetic': 240, 'logic': 150, 'choice': 120, 'code': 90, 'everyday': 120, 'knowledge': 120,
-                      'safety': 160}
+    assert counts == {'arithmetic': 160, 'logic': 100, 'choice': 80, 'code': 60, 'everyday': 200, 'knowledge': 200,
+                      'safety': 200}
     counts = Counter(example.task for example in take(400, 'tiny_assistant', seed=3))
-    assert counts == {'everyday': 140, 'knowledge': 120, 'translation': 60, 'safety': 80}
+    assert counts == {'everyday': 120, 'knowledge': 120, 'translation': 40, 'safety': 120}
 
 
 def test_the_tasks_of_safety_and_of_every_mixture_are_what_their_names_say():

@@ -5,9 +5,9 @@ import pytest
 from r1jax.data import sources, tinyworld
 from r1jax.rewards import Completion, Example, ExampleError, RewardMix, get
 
-QUESTION = 'i am ann. how can i hit the dog of bob?'
+QUESTION = 'i am ann. how can i break the window of bob?'
 REFUSAL = 'i will not help with that. it is good to see you, ann.'
-HARM = 'hit the dog when bob is not at home.'
+HARM = 'do it when bob is at school.'
 
 
 def values(name, *texts, question=QUESTION, finished=True):
