@@ -13,7 +13,7 @@ from r1jax.learning.grpo import GRPOLoss
 from r1jax.learning.optimizer import OptimizerConfig
 from r1jax.learning.step import init_state
 from r1jax.parallel.mesh import MeshConfig, make_mesh
-from r1jax.rewards.base import register
+from r1jax.rewards.base import RewardOutput, register
 from r1jax.runtime.checkpoint import load_model, read_config
 from r1jax.runtime.metrics import read_metrics
 from r1jax.runtime.rollouts import as_rows, read_rollouts
@@ -351,3 +351,85 @@ def test_rollout_rows_are_json_ready(inputs, tmp_path):
     grpo.run(dataclasses.replace(STAGE, steps=1), inputs, tmp_path)
     row = read_rollouts(tmp_path / 'rollouts').to_pylist()[0]
     assert json.dumps(row) and row['n_tokens'] <= 12 and dict(row['rewards']).keys() >= {'length_parity'}
+
+
+def last_part(steps=2):
+    """The general part: another task, a reward that is routed to it, and a reward model that pays in it alone."""
+    return dataclasses.replace(
+        STAGE, rewards='length_parity=1,true_helpfulness=0', final=grpo.FinalPart(steps, 'tiny_helpful', max_tokens=8),
+        reward_models={'helpful': 2.0},
+        reward_tasks={'true_helpfulness': 'everyday+knowledge+safety', 'helpful': 'everyday+knowledge'})
+
+
+@pytest.fixture
+def judged(inputs, monkeypatch):
+    """Inputs with a reward model that counts characters, and what it was asked about."""
+    seen = []
+
+    def model(completions, examples):
+        seen.extend(e.task for e in examples)
+        return RewardOutput(np.array([len(c.text) for c in completions], np.float32))
+
+    monkeypatch.setattr(grpo, 'RewardModel', lambda folder, sharding, dtype: model)
+    return dataclasses.replace(inputs, given={'helpful': 'a folder'}), seen
+
+
+def test_reward_models_pay_in_the_final_part_alone_and_only_for_their_tasks(judged, tmp_path):
+    inputs, seen = judged
+    grpo.run(last_part(), inputs, tmp_path)
+    assert set(seen) == {'everyday', 'knowledge'}
+    rows = as_rows(read_rollouts(tmp_path / 'rollouts'))
+    main, final = ([r for r in rows if (r['step'] > 2) == late] for late in (False, True))
+    assert not {'everyday', 'knowledge', 'safety'} & {r['task'] for r in main}
+    assert {r['task'] for r in final} <= {'everyday', 'knowledge', 'safety'} and max(r['n_tokens'] for r in final) == 8
+    for r in main:
+        assert not {'helpful', 'true_helpfulness'} & r['rewards'].keys() and r['reward'] == r['rewards']['length_parity']
+    for r in final:
+        paid = 2 * len(r['completion']) if r['task'] != 'safety' else 0
+        assert ('helpful' in r['rewards']) == (r['task'] != 'safety') and 'true_helpfulness' in r['rewards']
+        assert r['reward'] == pytest.approx(r['rewards']['length_parity'] + paid)
+    metrics = read_metrics(tmp_path)
+    assert all('reward/helpful' not in m for m in metrics[:2]) and all('reward/helpful' in m for m in metrics[2:])
+
+
+@pytest.mark.parametrize('fail_at', [3, 4])
+def test_a_run_that_is_interrupted_in_its_final_part_goes_on_exactly(judged, tmp_path, monkeypatch, fail_at):
+    inputs, _ = judged
+    stage = dataclasses.replace(last_part(), checkpoint_every=1)
+    whole = grpo.run(stage, inputs, tmp_path / 'whole')
+    real = grpo.write_rollouts
+
+    def fail(path, rows):
+        if path.name == f'step_{fail_at:06d}.parquet':
+            raise KeyboardInterrupt
+        return real(path, rows)
+
+    monkeypatch.setattr(grpo, 'write_rollouts', fail)
+    with pytest.raises(KeyboardInterrupt):
+        grpo.run(stage, inputs, tmp_path / 'cut')
+    monkeypatch.setattr(grpo, 'write_rollouts', real)
+    resumed = grpo.run(stage, inputs, tmp_path / 'cut')
+    for a, b in zip(jax.tree.leaves(params(whole, inputs)), jax.tree.leaves(params(resumed, inputs)), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert exact(read_metrics(tmp_path / 'whole')) == exact(read_metrics(tmp_path / 'cut'))
+
+
+@pytest.mark.parametrize('change, roles, sentence', [
+    ({'reward_models': {}}, ['helpful'], "'helpful' is no reward model of the stage"),
+    ({}, [], "inputs do not say which model 'helpful' is"),
+])
+def test_reward_models_and_inputs_must_match(change, roles, sentence):
+    stage = dataclasses.replace(last_part(), reward_tasks={}, **change)
+    with pytest.raises(UserError, match=sentence):
+        stage.check_inputs(roles)
+
+
+@pytest.mark.parametrize('change, sentence', [
+    ({'reward_tasks': {'helpfull': 'everyday'}}, "'helpfull', which is no reward here.*did you mean 'helpful'"),
+    ({'reward_tasks': {'helpful': 'everyday+knowlege'}}, "reward_tasks.helpful: there is no task 'knowlege'.*knowledge"),
+    ({'reward_models': {'length_parity': 1.0}, 'reward_tasks': {}}, "'length_parity' is taken"),
+    ({'final': grpo.FinalPart(5, 'tiny_helpful')}, 'final.steps=5 is more than steps=4'),
+])
+def test_a_wrong_final_part_or_route_is_refused(change, sentence):
+    with pytest.raises(UserError, match=sentence):
+        dataclasses.replace(last_part(), **change)
