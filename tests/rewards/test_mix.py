@@ -162,3 +162,23 @@ def test_workers_read_an_edited_file_anew(tmp_path):
             file.write_text(f'def one(completions, examples):\n    return [{value}] * len(completions)\n')
             os.utime(file, ns=(value * 10**9, value * 10**9))
             assert RewardMix(f'{file}:one=1', pool=pool)(*batch(['a'])).values.tolist() == [value]
+
+
+def test_a_reward_is_nan_where_its_tasks_are_not_and_adds_nothing_there():
+    mix = RewardMix('format=1,accuracy=2', tasks={'accuracy': ('arithmetic',)})
+    completions = [Completion(' <think> so </think> <answer> 7 </answer>')] * 2
+    examples = [Example('Q', '7', 'arithmetic'), Example('Q', '', 'everyday')]
+    output = mix(completions, examples)
+    np.testing.assert_array_equal(output.values, [3, 1])
+    np.testing.assert_array_equal(output.info['accuracy'], [1, np.nan])
+    with pytest.raises(UserError, match="tasks for 'acuracy', which has no weight.*did you mean 'accuracy'"):
+        RewardMix('accuracy=1', tasks={'acuracy': ('math',)})
+
+
+def test_routes_reach_the_workers_of_a_pool():
+    completions = [Completion(' <think> so </think> <answer> 7 </answer>')] * 2
+    examples = [Example('Q', '7', 'arithmetic'), Example('Q', '', 'everyday')]
+    with WorkerPool(1, 30) as pool:
+        output = RewardMix('format=1,accuracy=2', tasks={'accuracy': ('arithmetic',)}, pool=pool)(completions, examples)
+    np.testing.assert_array_equal(output.values, [3, 1])
+    np.testing.assert_array_equal(output.info['accuracy'], [1, np.nan])
