@@ -32,14 +32,14 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _run(args: argparse.Namespace) -> None:
+    if args.workdir is None and not args.dry_run:
+        raise UserError('the following arguments are required: --workdir (see r1jax run --help)')
     from r1jax.config import load_experiment
     config = load_experiment(args.config, args.overrides)
     if args.dry_run:
         from r1jax.dry_run import describe
         describe(config)
         return
-    if args.workdir is None:
-        raise UserError('--workdir is needed, the folder to write to (or --dry_run, which writes nothing)')
     from r1jax.parallel import distributed, mesh
     if isinstance(config.get('cpu_devices'), int):  # anything else is left to the run, which refuses it and says where
         mesh.split_cpu(config.cpu_devices)

@@ -32,8 +32,8 @@ def calls(monkeypatch) -> list:
     """Stands in for the modules that the handlers import; collects what they are called with."""
     calls = []
 
-    def run_experiment(config, workdir, only=None):
-        calls.append((config, workdir, only))
+    def run_experiment(config, workdir, **flags):
+        calls.append((config, workdir, flags))
         return workdir / 'report.html'
 
     def evaluate_checkpoint(**flags):
@@ -77,10 +77,22 @@ def test_run_applies_overrides_wherever_they_stand(calls, experiment, tmp_path, 
     assert cli.main([
         'run', '--config.stages.r1_zero.lr=1e-5', f'--config={experiment}:some=arg', '--config.seed', '7',
         f'--workdir={tmp_path}/w', '--only=r1_zero', '--config.stages.r1_zero.note=a=b']) == 0
-    (config, workdir, only), = calls
+    (config, workdir, flags), = calls
     assert (config.stages.r1_zero.lr, config.seed, config.stages.r1_zero.note) == (1e-5, 7, 'a=b')
-    assert (config.stages.r1_zero.arg, workdir, only) == ('some=arg', tmp_path / 'w', 'r1_zero')
+    assert (config.stages.r1_zero.arg, workdir) == ('some=arg', tmp_path / 'w')
+    assert flags == {'only': 'r1_zero', 'start': None, 'rerun': []}
     assert capsys.readouterr().out.splitlines()[-1] == f'report: {tmp_path}/w/report.html'
+
+
+def test_run_hands_on_where_to_start_and_what_to_run_again(calls, experiment, tmp_path):
+    run = ['run', f'--config={experiment}', f'--workdir={tmp_path}/w']
+    assert cli.main([*run, '--from=sft', '--rerun=a,b', '--rerun=c']) == 0
+    assert calls[0][2] == {'only': None, 'start': 'sft', 'rerun': ['a', 'b', 'c']}
+
+
+def test_only_and_from_exclude_each_other(calls, experiment, capsys):
+    assert 'not allowed with argument' in fails(
+        capsys, 'run', f'--config={experiment}', '--workdir=w', '--from=a', '--only=b')
 
 
 @pytest.mark.parametrize('override, said', [
@@ -100,7 +112,7 @@ def test_run_splits_the_cpu_before_jax_starts(experiment, tmp_path):
     """In a process of its own, because jax cannot be started twice."""
     code = f"""
 import sys, types, jax
-def run_experiment(config, workdir, only=None):
+def run_experiment(config, workdir, **flags):
     print(jax.device_count())
     return workdir
 sys.modules['r1jax.pipeline'] = types.SimpleNamespace(run_experiment=run_experiment)

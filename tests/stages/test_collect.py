@@ -86,13 +86,13 @@ def test_the_form_takes_thought_summary_and_answer_and_no_text_can_smuggle_a_fie
 
 
 def test_a_run_leaves_examples_card_and_rejects_that_add_up(inputs, tmp_path):
-    stage = dataclasses.replace(STAGE, general='tiny_assistant', general_ratio=0.5)
+    stage = dataclasses.replace(STAGE, general='tiny_assistant', general_ratio=2.5)
     artifact = collect.run(stage, inputs, tmp_path)
     rows = datasets.read(artifact.folder, datasets.EXAMPLES)
     card = json.loads((artifact.folder / 'card.json').read_text())
     reasoning = [row for row in rows if row['source'] == 'reasoning']
     general = [row for row in rows if row['source'] == 'general']
-    assert len(general) == round(0.5 * len(reasoning)) > 0
+    assert len(general) == round(2.5 * len(reasoning)) > 0
     assert card['examples'] == {'all': len(rows), 'reasoning': len(reasoning), 'general': len(general)}
     sampled = sum(family['sampled'] for family in card['families'].values())
     dropped = sum(n for family in card['families'].values() for n in family['dropped'].values())
