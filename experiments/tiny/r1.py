@@ -75,9 +75,9 @@ def get_config(arg: str = '') -> ConfigDict:
         'inputs': {'model': 'sft', 'data': 'safety_labels'}, 'loss': 'pointwise', 'reads': 'response'})
 
     # Stage 4: all scenarios at T = 0.7; general requests and preference rewards in the last part only. The true preference
-    # is measured beside the reward models' score (weight 0), so that the report shows where the two part. They do: after some
-    # 16 steps the policy finds that kind remarks pay even where nothing was remarked, and at twice the rate 40 steps take the
-    # helpful score from 0.5 to 2.1 standard deviations and the true helpfulness from 0.6 to 0.2.
+    # is measured beside the reward models' score (weight 0), so that the report shows where the two part. They do: in a run
+    # at twice this rate the policy found that kind remarks pay where nothing was remarked; 40 steps took the helpful score
+    # from 0.5 to 2.1 standard deviations and the true helpfulness from 0.6 to 0.2.
     general = 'everyday+knowledge+safety'
     stages.all_scenario_rl = ConfigDict({
         'label': 'R1', 'inputs': {'model': 'sft', 'helpful': 'helpful_rm', 'safety': 'safety_rm'}} | rl(
