@@ -38,10 +38,9 @@ def build_report(workdir: str | os.PathLike[str]) -> pathlib.Path:
     Args:
       workdir: a run's folder. It reads summary.json, manifest.json and stages/NAME/{config.json,
         metrics.jsonl, DONE, rollouts/*.parquet, eval/*.parquet, data/card.json, model/reward.json,
-        calibration.json}, each where it exists. A file eval/*.parquet
-        holds answers of the model that the stage left, unless its name begins with another name in
-        summary.json (eval/base.parquet); files that hold the same problems for two models bear the same name,
-        or that name after the model's.
+        calibration.json}, each where it exists. A file eval/*.parquet holds answers of the model that the
+        stage left, unless its name begins with another name in summary.json (eval/base.parquet); files that
+        hold the same problems for two models bear the same name, or that name after the model's.
 
     Raises:
       UserError: if `workdir` is not a run's folder.

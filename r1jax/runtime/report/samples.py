@@ -22,7 +22,7 @@ from r1jax.runtime.rollouts import as_rows, step_path
 
 MOST_PROBLEMS, SAMPLES_OF_EACH = 200, 2
 MOST_STEPS, PROMPTS_OF_EACH = 24, 12
-# Bytes of JSON for each half of the browser, more and less of the page's 6 MB; and characters shown of one completion.
+# Bytes of JSON for each half of the browser, whatever room the page has; and characters shown of one completion.
 MOST_BYTES, LEAST_BYTES = 350_000, 40_000
 HEAD, TAIL = 3000, 1500
 # From this accuracy reward on, an answer counts as right: the reward is 1 or 0, but for partly passed tests.
