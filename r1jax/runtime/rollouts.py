@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from r1jax.errors import UserError
+from r1jax.runtime import datasets
 
 SCHEMA = pa.schema([
     ('step', pa.int32()),              # the rollout that the completion belongs to; 0 in an evaluation
@@ -53,21 +54,7 @@ def write_rollouts(path: str | os.PathLike[str], rows: Sequence[Mapping[str, Any
     Raises:
       ValueError: for a row with a column missing or one too many.
     """
-    path = pathlib.Path(path)
-    for row in rows:
-        if row.keys() != set(SCHEMA.names):
-            missing, unknown = set(SCHEMA.names) - row.keys(), row.keys() - set(SCHEMA.names)
-            raise ValueError(f'a rollout row lacks {sorted(missing)} and has the unknown {sorted(unknown)}')
-    table = pa.Table.from_pylist([{name: _storable(value) for name, value in row.items()} for row in rows],
-                                 schema=SCHEMA)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f'.{path.name}.tmp')
-    with temporary.open('wb') as file:
-        pq.write_table(table, file, compression='zstd')
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-    return path
+    return datasets.write(path, rows, SCHEMA)
 
 
 def steps_in(folder: str | os.PathLike[str]) -> list[int]:
@@ -114,13 +101,6 @@ def as_rows(table: pa.Table) -> list[dict[str, Any]]:
         if row.get('rewards') is not None:
             row['rewards'] = dict(row['rewards'])
     return rows
-
-
-def _storable(value: Any) -> Any:
-    if isinstance(value, str):
-        # A lone surrogate, from a data set's JSON say, is no valid UTF-8 and would cost the whole file.
-        return value.encode('utf-8', 'surrogatepass').decode('utf-8', 'replace')
-    return value
 
 
 def _span(steps: list[int]) -> str:

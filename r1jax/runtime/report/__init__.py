@@ -23,6 +23,7 @@ from typing import Any
 
 import jinja2
 
+from r1jax.runtime.files import write_text
 from r1jax.runtime.report import cards, checks, curves, models, reward_models, samples, tables
 from r1jax.runtime.report.load import Run, Stage, load_run
 
@@ -73,9 +74,7 @@ def build_report(workdir: str | os.PathLike[str]) -> pathlib.Path:
     browser = samples.collect(run, room)
     text = render(browser, checks.findings(run))
     path = pathlib.Path(workdir) / FILE_NAME
-    temporary = path.with_name(f'.{FILE_NAME}.tmp')
-    temporary.write_text(text, encoding='utf-8')
-    os.replace(temporary, path)
+    write_text(path, text)
     return path
 
 
