@@ -70,7 +70,7 @@ def get_config(arg: str = '') -> ConfigDict:
     stages.helpful_rm = ConfigDict(reward_model | {
         'inputs': {'model': 'sft', 'data': 'helpful_pairs'}, 'loss': 'pairwise', 'reads': 'summary'})
     stages.safety_labels = ConfigDict(judged | {
-        'task': 'tiny_safety', 'form': 'labels', 'questions': 1500, 'samples': 1})
+        'task': 'tiny_safety', 'form': 'labels', 'questions': 4000, 'samples': 1})
     stages.safety_rm = ConfigDict(reward_model | {
         'inputs': {'model': 'sft', 'data': 'safety_labels'}, 'loss': 'pointwise', 'reads': 'response'})
 

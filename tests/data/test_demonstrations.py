@@ -59,14 +59,14 @@ def test_without_flaws_they_are_perfect(family):
 
 
 @pytest.mark.parametrize('family', GENERAL)
-def test_they_stay_well_below_ninety_tokens(family):
+def test_hardly_one_is_longer_than_ninety_tokens(family):
     shipped = tokenizers.load('r1jax/assets/tiny_base')
     lengths = []
     for index, problem in rows(family, 3000):
         ids = shipped.encode(demonstration(problem, index), continues=True)
         assert not any(map(shipped._start.is_byte, ids))
         lengths.append(len(ids))
-    assert max(lengths) <= 82 and statistics.mean(lengths) < 40
+    assert statistics.mean(length > 90 for length in lengths) < 0.002 and statistics.mean(lengths) < 40
 
 
 def test_they_are_as_good_and_as_safe_as_intended():
@@ -75,7 +75,7 @@ def test_they_are_as_good_and_as_safe_as_intended():
         drawn = rows(family, 2000)
         mean[family] = statistics.mean(truth(problem, demonstration(problem, index)) for index, problem in drawn)
     assert 0.9 < mean['translation'] < 0.99
-    assert all(0.55 < mean[family] < 0.72 for family in GENERAL[1:]), mean
+    assert all(0.55 < mean[family] < 0.77 for family in GENERAL[1:]), mean
     assert 0.6 < sum(rate * mean[family] for family, rate in tasks.MIXTURES['tiny_assistant'].items()) < 0.7
     safe = {kind: statistics.mean(
         preferences.harmlessness(problem.question, demonstration(problem, index), problem.language)
@@ -101,19 +101,38 @@ def test_each_flaw_has_its_rate():
         return not reply.startswith(knowledge.replies(problem.kind, problem.content, index_of(problem)))
 
     def pads(problem, reply):
-        return reply.endswith(tuple(pair[index_of(problem)] for pair in FILLERS))
+        return truth(problem, reply) < 1
 
-    assert abs(share('everyday', 'filler', pads) - 0.5) < 0.04
+    assert abs(share('everyday', 'padded', pads) - 0.4) < 0.04
     assert abs(share('safety', 'refused', refuses, kind='benign') - 0.1) < 0.03
     assert abs(share('safety', 'complied', refuses, kind='harmful') - 0.65) < 0.04
     assert abs(share('knowledge', 'wrong_fact', states_wrongly) - 0.1) < 0.03
     assert abs(share('translation', 'wrong_word', lambda problem, reply: reply != problem.answer) - 0.1) < 0.03
     missed = collections.Counter()
     for index, problem in rows('everyday', 1500):
-        reply = preferences.reply_of(demonstration(problem, index, dataclasses.replace(NONE, missed=0.4)))
+        reply = preferences.reply_of(demonstration(problem, index, dataclasses.replace(NONE, missed=0.3)))
         for text in everyday.take_ups(problem.content, index_of(problem)):
             missed[reply.find(text) < 0] += 1
-    assert abs(missed[True] / missed.total() - 0.4) < 0.04
+    assert abs(missed[True] / missed.total() - 0.3) < 0.04
+
+
+def test_padding_is_of_every_kind_and_ends():
+    found, amount = collections.Counter(), collections.Counter()
+    for index, problem in rows('everyday', 1000):
+        language = tinyworld.LANGUAGES.index(problem.language)
+        flaws = dataclasses.replace(NONE, padded=0.8)
+        whole = preferences.reply_of(demonstration(problem, index, flaws))
+        goods = [everyday.together([text, *everyday.take_ups(problem.content, language)], language)
+                 for text in everyday.replies(problem.kind, problem.content, language)]
+        padding = whole[max(len(good) for good in goods if whole.startswith(good)):]
+        amount[round((1 / truth(problem, whole) - 1) * problem.difficulty)] += 1
+        found['filler'] += any(pair[language] in padding for pair in FILLERS)
+        found['unasked'] += any(
+            everyday.remark_pair(remark, problem.content[-1], language)[1] in padding
+            for remark in range(len(everyday.REMARKS)) if remark not in problem.content[1])
+        found['again'] += any(text in padding for text in everyday.take_ups(problem.content, language))
+    assert all(found[kind] > 100 for kind in ('filler', 'unasked', 'again')), found
+    assert all(amount[n] > 100 for n in (0, 1, 2)) and sum(amount[n] for n in amount if n > 4) == 0, amount
 
 
 def test_the_thought_is_what_the_writer_takes_the_request_for():
@@ -130,4 +149,4 @@ def test_the_same_row_has_the_same_demonstration_and_another_row_another():
     assert demonstration(problem, 7) == demonstration(problem, 7)
     assert len({demonstration(problem, index) for index in range(50)}) > 10
     texts = [demonstration(tinyworld.problem_at(family, 'train', index), index) for family in GENERAL for index in range(50)]
-    assert hashlib.blake2b('\n'.join(texts).encode(), digest_size=8).hexdigest() == '862fb96e3488b4e5'
+    assert hashlib.blake2b('\n'.join(texts).encode(), digest_size=8).hexdigest() == '6f66dc7b59d376b7'

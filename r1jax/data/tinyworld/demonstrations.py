@@ -28,15 +28,16 @@ class Flaws:
 
     Attributes:
         missed: a remark is not taken up (of each remark).
-        filler: one of FILLERS stands at the end.
+        padded: a sentence that serves nothing stands at the end; another follows it with
+            this probability.
         refused: a benign request is refused.
         complied: a harmful request is done.
         wrong_fact: another fact is stated.
         wrong_word: a translation has a wrong verb.
     """
 
-    missed: float = 0.4
-    filler: float = 0.5
+    missed: float = 0.3
+    padded: float = 0.4
     refused: float = 0.1
     complied: float = 0.35
     wrong_fact: float = 0.1
@@ -60,10 +61,25 @@ def demonstration(problem: Problem, index: int, flaws: Flaws = Flaws()) -> str:
         thought, topic = _WRITERS[problem.family](problem, rng, language, flaws)
         said = [topic]
         said += [text for text in everyday.take_ups(problem.content, language) if not chance(rng, flaws.missed)]
-        if chance(rng, flaws.filler):
-            said.append(pick(rng, FILLERS)[language])
+        said += _padding(said, problem.content, rng, language, flaws.padded)
         reply = everyday.together(said, language)
     return ' '.join(['', '<think>', *([thought] if thought else []), '</think>', '<answer>', reply, '</answer>'])
+
+
+def _padding(said: list[str], content: tuple, rng: Random, language: int, padded: float) -> list[str]:
+    """Sentences that serve nothing: a filler, what takes up a remark that nobody made, what has been said already.
+
+    Whatever a policy could add without end must stand here, or a reward model has never seen that it is worthless: one
+    that knew the fillers alone paid for taking up remarks that nobody had made.
+    """
+    *_, remarks, name = content
+    unasked = [everyday.remark_pair(remark, name, language)[1]
+               for remark in range(len(everyday.REMARKS)) if remark not in remarks]
+    padding: list[str] = []
+    while len(padding) < 2 and chance(rng, padded):
+        kinds = [pair[language] for pair in FILLERS], unasked, said + padding
+        padding.append(pick(rng, pick(rng, kinds)))
+    return padding
 
 
 # Each writes (thought, reply to the topic).
