@@ -24,7 +24,8 @@ def parse(spec, *overrides):
 
 
 @pytest.mark.parametrize('arm, rewards', [
-    ('zero', {'accuracy', 'format'}), ('format_only', {'format'}), ('random_reward', {'random'})])
+    ('zero', {'accuracy', 'format'}), ('format_only', {'format'}), ('random_reward', {'random'}),
+    ('language', {'accuracy', 'format', 'language'})])
 def test_the_arms_of_r1_zero_differ_in_their_rewards_alone(arm, rewards):
     experiment = parse(f'r1_zero.py:arm={arm}')
     stage = experiment.stages['r1_zero'].config

@@ -3,6 +3,7 @@
     bash launch/local.sh experiments/tiny/r1_zero.py
     bash launch/local.sh experiments/tiny/r1_zero.py:arm=random_reward     (control: rewards are coin flips)
     bash launch/local.sh experiments/tiny/r1_zero.py:arm=format_only       (control: only the tags are paid)
+    bash launch/local.sh experiments/tiny/r1_zero.py:arm=language          (thinking in the question's language is paid too)
     bash launch/local.sh experiments/tiny/r1_zero.py:seed=1,base=runs/tiny-pretrain-seed-1/stages/pretrain
 """
 
@@ -19,6 +20,7 @@ ARMS = {
     'zero': 'accuracy=1,format=0.05',
     'format_only': 'format=1',
     'random_reward': 'random=1',
+    'language': 'accuracy=1,format=0.05,language=0.2',
 }
 
 

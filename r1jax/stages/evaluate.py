@@ -128,7 +128,7 @@ def measure(
                 group = rollouts[start:start + suite.samples]
                 graded.append(_grade(group))
                 kept += [_row(r, correct) for r, correct in zip(group[:2], graded[-1]['correct'], strict=False)]
-            progress.update(len(graded), pass_rate=np.mean([np.mean(g['correct']) for g in graded]))
+            progress.update(len(graded), **_so_far(graded))
     if samples_file is not None and is_leader():
         write_rollouts(samples_file, kept)
     return graded
@@ -140,8 +140,18 @@ def decoding_engine(model: Model, sampling: SamplingConfig, sharding: Sharding, 
     return Engine(params, model.cfg, sampling, eos=model.tokenizer.eos_id, sharding=sharding, seed=seed)
 
 
+def _so_far(graded: Sequence[dict]) -> dict[str, float]:
+    """What progress shows: means over the problems that a measure says something of."""
+    told = {
+        shown: [np.mean(g[name]) for g in graded if not np.isnan(g[name][0])]
+        for shown, name in (('pass_rate', 'correct'), ('helpfulness',) * 2, ('harmlessness',) * 2)}
+    return {shown: float(np.mean(values)) for shown, values in told.items() if values}
+
+
 def _row(rollout: Rollout, correct: float) -> dict:
-    return row(rollout, 0, reward=correct, components={'accuracy': correct}, advantage=None)
+    told = not np.isnan(correct)
+    return row(
+        rollout, 0, reward=correct if told else None, components={'accuracy': correct} if told else {}, advantage=None)
 
 
 def _grade(group: Sequence[Rollout]) -> dict:
@@ -149,15 +159,16 @@ def _grade(group: Sequence[Rollout]) -> dict:
     example = group[0].example
     strict = [extract_answer(r.text, prefilled(example)) for r in group]
     lenient = [last_answer(r.text, example) for r in group]
-    blank = example.task in UNGRADED
+    ungraded = example.task in UNGRADED
     correct, last_correct = ([float(a is not None and is_correct(a, example)) for a in x] for x in (strict, lenient))
     return {
         'example': example,
-        'correct': correct,
+        # NaN where no rule can tell.
+        'correct': [float('nan')] * len(group) if ungraded else correct,
         'cons': _majority(strict, correct, example),
         'last_answer': last_correct,
         'last_answer_cons': _majority(lenient, last_correct, example),
-        'format': [float(has_format(r.text, r.finished, prefilled(example), blank)) for r in group],
+        'format': [float(has_format(r.text, r.finished, prefilled(example), ungraded)) for r in group],
         'length': [len(r.tokens) for r in group],
         'reflection': [count_reflection_words(r.text) for r in group],
         'language': [language_metric(r.text, example.language) for r in group],

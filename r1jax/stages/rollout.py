@@ -66,7 +66,7 @@ def sample(
 
 
 def row(
-    rollout: Rollout, step: int, *, reward: float, components: dict[str, float], advantage: float | None
+    rollout: Rollout, step: int, *, reward: float | None, components: dict[str, float], advantage: float | None
 ) -> dict:
     """One row of `runtime.rollouts.SCHEMA`."""
     example = rollout.example

@@ -38,6 +38,20 @@ def test_the_last_answer_counts_without_tags_and_has_its_own_majority():
     assert g['format'] == [0, 0, 1] and g['reflection'] == [0, 0, 1]
 
 
+def test_what_no_rule_grades_is_neither_right_nor_wrong():
+    mixed = [graded([tagged('12'), tagged('13')]), graded([tagged('hello!')], answer='', task='everyday')]
+    assert np.isnan(mixed[1]['correct']).all()
+    assert evaluate._so_far(mixed) == {'pass_rate': 0.5}
+    assert evaluate._so_far(mixed[1:]) == {}
+    example = Example('hello!', '', 'everyday', 'en', kind='greeting', question='hello!')
+    asked = evaluate._grade([Rollout(
+        example, 0, 0, np.zeros(1, np.int32), np.zeros(3, np.int32), np.zeros(3, np.float32), True, tagged('good night!'))])
+    assert evaluate._so_far([asked]) == {'helpfulness': 0.0, 'harmlessness': 1.0}
+    kept = evaluate._row(Rollout(
+        example, 0, 0, np.zeros(1, np.int32), np.zeros(3, np.int32), np.zeros(3, np.float32), True, ''), float('nan'))
+    assert kept['reward'] is None and kept['rewards'] == {}
+
+
 def test_share_interval_is_wilsons_for_one_draw_a_problem():
     values = [1.0] * 30 + [0.0] * 10
     n, p, z = 40, 0.75, evaluate.Z95
