@@ -115,7 +115,8 @@ def reflecting_pays(arm: str) -> Callable[[dict[str, Run]], float]:
 
     def value(runs: dict[str, Run]) -> float:
         table = read_rollouts(
-            runs[arm].folder / 'stages' / 'r1_zero' / 'rollouts', columns=['step', 'prompt_id', 'reflection_words', 'rewards'])
+            runs[arm].folder / 'stages' / 'r1_zero' / 'rollouts',
+            columns=['step', 'prompt_id', 'reflection_words', 'rewards'])
         groups = collections.defaultdict(lambda: ([], []))
         last = max(table['step'].to_pylist())
         for row in table.to_pylist():
@@ -210,7 +211,8 @@ def measure(workdir: pathlib.Path, seeds: Sequence[int]) -> list[Measured]:
     """Reads the runs of all seeds. Raises UserError for one that is not finished."""
     runs = [{arm: Run(workdir / f'{arm}_{seed}') for arm in ARMS} for seed in seeds]
     return [
-        Measured(row, [row.value(of_seed) for of_seed in runs], [row.control(of_seed) for of_seed in runs] if row.control else [])
+        Measured(row, [row.value(of_seed) for of_seed in runs],
+                 [row.control(of_seed) for of_seed in runs] if row.control else [])
         for row in ROWS]
 
 
@@ -249,7 +251,8 @@ def run_all(workdir: pathlib.Path, seeds: Sequence[int], overrides: Sequence[str
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--workdir', default='runs/tiny-claims', type=pathlib.Path, help='the folder of the runs (%(default)s)')
+    parser.add_argument(
+        '--workdir', default='runs/tiny-claims', type=pathlib.Path, help='the folder of the runs (%(default)s)')
     parser.add_argument('--seeds', default=len(SEEDS), type=int, metavar='N', help='seeds 0 .. N - 1 (%(default)s)')
     parser.add_argument('--table', action='store_true', help='run nothing: make the table from what is there')
     args, overrides = parser.parse_known_args()
