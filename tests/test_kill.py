@@ -1,4 +1,4 @@
-"""A run that is killed outright, again and again, and started again with the same command, ends as an undisturbed one."""
+"""Runs that are killed outright, again and again, and started again with the same command, end as undisturbed ones."""
 
 import json
 import os
@@ -9,45 +9,104 @@ import subprocess
 import sys
 import time
 
+import jax
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
+from r1jax.parallel.mesh import MeshConfig, make_mesh
+from r1jax.parallel.rules import TRAINING, Sharding
+from r1jax.runtime.checkpoint import load_model
+
 ROOT = pathlib.Path(__file__).parents[1]
-EXACT = ('reward/mean', 'pass_rate', 'length/mean', 'entropy', 'kl_ref', 'grad_norm', 'loss', 'ratio/max')
-SMALL = [
-    '--config.stages.r1_zero.steps=8', '--config.stages.r1_zero.prompts=4', '--config.stages.r1_zero.group=4',
-    '--config.stages.r1_zero.checkpoint_every=2', '--config.stages.r1_zero.sampling.max_tokens=32',
-    '--config.evaluation.suites.main.problems=16', '--config.evaluation.suites.main.samples=2',
-    '--config.evaluation.suites.main@1.problems=16', '--config.evaluation.suites.longer.problems=16']
+RL = {'steps': 8, 'prompts': 4, 'group': 4, 'checkpoint_every': 2, 'sampling.max_tokens': 32}
+SFT = {'batch': 8, 'checkpoint_every': 2}
+REWARD_MODEL = {'batch': 4, 'checkpoint_every': 2}
+SHORT = {
+    'experiments/tiny/r1_zero.py': {'r1_zero': RL},
+    'experiments/tiny/r1.py': {
+        'r1_zero': RL, 'reasoning_rl': RL, 'student_rl': RL | {'steps': 4},
+        'all_scenario_rl': RL | {'steps': 6, 'final.steps': 4},
+        # An untrained model's answers are seldom right: all that is finished will do.
+        'cold_start_data': {'questions': 96, 'keep.correct': False, 'keep.format': False, 'keep.language': 0.0},
+        'rejection': {'questions': 96, 'keep.correct': False, 'keep.format': False, 'keep.language': 0.0},
+        'cold_start': SFT, 'sft': SFT, 'distill': SFT,
+        'helpful_pairs': {'questions': 64, 'margin': 0.5, 'length_ratio': 9.0},
+        'safety_labels': {'questions': 64, 'annotator.slip': 0.3},
+        'helpful_rm': REWARD_MODEL, 'safety_rm': REWARD_MODEL,
+    },
+}
+SUITES = {
+    'experiments/tiny/r1_zero.py': ('main', 'main@1', 'longer'),
+    'experiments/tiny/r1.py': ('main', 'main@1', 'helpful', 'harmful', 'benign'),
+}
+# Of a step's metrics, all but how long things took.
+TIMED = ('seconds/', 'tokens_per_s/')
 
 
-def start(workdir):
+def start(experiment, workdir):
+    flags = [f'--config.stages.{stage}.{key}={value}' for stage, settings in SHORT[experiment].items()
+             for key, value in settings.items()]
+    for suite in SUITES[experiment]:
+        flags += [f'--config.evaluation.suites.{suite}.problems=8', f'--config.evaluation.suites.{suite}.samples=2']
     environment = os.environ | {'XLA_FLAGS': '', 'JAX_PLATFORMS': 'cpu', 'PYTHONPATH': str(ROOT)}
     return subprocess.Popen(
-        [sys.executable, '-m', 'r1jax', 'run', '--config=experiments/tiny/r1_zero.py', f'--workdir={workdir}', *SMALL],
+        [sys.executable, '-m', 'r1jax', 'run', f'--config={experiment}', f'--workdir={workdir}', *flags],
         cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
 
 def metrics(workdir):
-    lines = (workdir / 'stages' / 'r1_zero' / 'metrics.jsonl').read_text().splitlines()
-    return [{k: m[k] for k in ('step', *EXACT)} for m in map(json.loads, lines)]
+    """Stage -> what it wrote of each step."""
+    found = {}
+    for path in sorted(workdir.glob('stages/*/metrics.jsonl')):
+        found[path.parent.name] = [
+            {key: value for key, value in json.loads(line).items() if not key.startswith(TIMED)}
+            for line in path.read_text().splitlines()]
+    return found
+
+
+def weights(workdir):
+    """Stage -> the leaves of the model that it left."""
+    sharding = Sharding(make_mesh(MeshConfig(), jax.devices()[:1]), TRAINING)
+    models = {
+        path.parent.parent.name: load_model(str(path.parent), sharding)
+        for path in sorted(workdir.glob('stages/*/model/model.json'))}
+    return {stage: [np.asarray(leaf) for leaf in jax.tree.leaves(model.params)] for stage, model in models.items()}
+
+
+def tables(workdir):
+    """Name -> the rows of every Parquet file: rollouts, data, samples."""
+    return {str(path.relative_to(workdir)): pq.read_table(path).to_pylist() for path in sorted(workdir.rglob('*.parquet'))}
 
 
 @pytest.mark.slow
-def test_sigkill_at_random_moments(tmp_path):
-    began = time.monotonic()
-    whole = start(tmp_path / 'whole')
-    assert whole.wait(900) == 0, whole.stderr.read()
-    usual = time.monotonic() - began
-    moments = random.Random(0)
-    for _ in range(4):
-        process = start(tmp_path / 'cut')
+@pytest.mark.parametrize('experiment, kills', [('experiments/tiny/r1_zero.py', 4), ('experiments/tiny/r1.py', 10)])
+def test_sigkill_at_random_moments(tmp_path, experiment, kills):
+    whole, cut = tmp_path / 'whole', tmp_path / 'cut'
+    begun = time.monotonic()
+    process = start(experiment, whole)
+    assert process.wait(1800) == 0, process.stderr.read()
+    usual = time.monotonic() - begun
+    moments, killed = random.Random(0), 0
+    starting = 12.0  # seconds until the first stage runs, in which a kill would find nothing begun
+    while killed < kills:
+        process = start(experiment, cut)
         try:
-            process.wait(usual * moments.uniform(0.3, 0.9))
+            process.wait(starting + usual * moments.uniform(0.3, 1.7) / (kills + 1))
         except subprocess.TimeoutExpired:
             os.kill(process.pid, signal.SIGKILL)
             process.wait()
-    last = start(tmp_path / 'cut')
-    assert last.wait(900) == 0, last.stderr.read()
-    assert metrics(tmp_path / 'cut') == metrics(tmp_path / 'whole')
-    summaries = [json.loads((tmp_path / name / 'summary.json').read_text())['stages'] for name in ('whole', 'cut')]
+            killed += 1
+        else:
+            pytest.fail(f'ended with {process.returncode} after {killed} kills: {process.stderr.read()}')
+    last = start(experiment, cut)
+    assert last.wait(1800) == 0, last.stderr.read()
+
+    assert repr(metrics(cut)) == repr(metrics(whole))  # by their text, in which NaN is NaN
+    summaries = [json.loads((folder / 'summary.json').read_text())['stages'] for folder in (whole, cut)]
     assert summaries[0] == summaries[1]
+    assert tables(cut) == tables(whole)
+    found, expected = weights(cut), weights(whole)
+    assert found.keys() == expected.keys()
+    for stage, leaves in expected.items():
+        assert all(np.array_equal(a, b) for a, b in zip(found[stage], leaves, strict=True)), stage

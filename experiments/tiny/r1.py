@@ -56,21 +56,21 @@ def get_config(arg: str = '') -> ConfigDict:
 
     # Stage 3: rejection sampling, three parts of reasoning to one of general data, and SFT of the base again.
     stages.rejection = ConfigDict({
-        'kind': 'collect', 'inputs': {'model': 'reasoning_rl'}, 'task': 'tiny_reasoning', 'questions': 7500, 'samples': 2,
+        'kind': 'collect', 'inputs': {'model': 'reasoning_rl'}, 'task': 'tiny_reasoning', 'questions': 5000, 'samples': 1,
         'sampling': dict(SAMPLING), 'form': FORM, 'general': 'tiny_assistant', 'general_ratio': 1 / 3})
     stages.sft = ConfigDict({'label': 'Dev3', 'inputs': {'model': 'base', 'data': 'rejection'}} | SFT)
 
     # Reward models: the policy's architecture with a scalar head, from judged pairs and labelled responses.
     judged = {'kind': 'preferences', 'inputs': {'model': 'sft'}, 'sampling': dict(SAMPLING)}
     reward_model = {
-        'kind': 'reward_model', 'epochs': 1, 'batch': 16, 'row_length': 256, 'micro_rows': 4,
-        'optimizer': {'learning_rate': 1e-3, 'schedule': 'cosine', 'warmup_steps': 5}}
+        'kind': 'reward_model', 'epochs': 2, 'batch': 16, 'row_length': 256, 'micro_rows': 4,
+        'optimizer': {'name': 'muon', 'learning_rate': 2e-3, 'schedule': 'cosine', 'warmup_steps': 5}}
     stages.helpful_pairs = ConfigDict(judged | {
-        'task': 'tiny_helpful', 'questions': 3000, 'samples': 4, 'margin': 2.0})
+        'task': 'tiny_helpful', 'questions': 4000, 'samples': 4, 'margin': 2.0})
     stages.helpful_rm = ConfigDict(reward_model | {
         'inputs': {'model': 'sft', 'data': 'helpful_pairs'}, 'loss': 'pairwise', 'reads': 'summary'})
     stages.safety_labels = ConfigDict(judged | {
-        'task': 'tiny_safety', 'form': 'labels', 'questions': 4000, 'samples': 1})
+        'task': 'tiny_safety', 'form': 'labels', 'questions': 3000, 'samples': 1})
     stages.safety_rm = ConfigDict(reward_model | {
         'inputs': {'model': 'sft', 'data': 'safety_labels'}, 'loss': 'pointwise', 'reads': 'response'})
 
@@ -81,7 +81,7 @@ def get_config(arg: str = '') -> ConfigDict:
     general = 'everyday+knowledge+safety'
     stages.all_scenario_rl = ConfigDict({
         'label': 'R1', 'inputs': {'model': 'sft', 'helpful': 'helpful_rm', 'safety': 'safety_rm'}} | rl(
-        steps=30, final={'steps': 16, 'task': 'tiny_scenarios'},
+        steps=36, final={'steps': 26, 'task': 'tiny_scenarios'},
         rewards=f'accuracy=1,format=0.1,language={arg.language},true_helpfulness=0,true_harmlessness=0',
         reward_models={'helpful': 1.0, 'safety': 0.3},
         reward_tasks={

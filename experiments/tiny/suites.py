@@ -21,12 +21,14 @@ def paper() -> ConfigDict:
 
 
 def stages() -> ConfigDict:
-    """What the stages of R1 are measured by: reasoning as in `paper`, and requests of which the world knows the truth.
+    """What the stages of R1 are measured by: reasoning as in `paper`, on half as many problems because the models are many,
+    and requests of which the world knows the truth.
 
     'helpful' are everyday requests and questions of fact; 'benign' are requests that look harmful and deserve help.
     """
-    suites = {name: suite for name, suite in paper().suites.items() if name != 'longer'}
-    return ConfigDict({'suites': suites | {
+    return ConfigDict({'suites': {
+        'main': _suite('tiny_reasoning', 256, 16, 0.6, 0.95),
+        'main@1': _suite('tiny_reasoning', 256, 4, 1.0, 1.0),
         'helpful': _suite('tiny_helpful', 192, 4, 0.6, 0.95),
         'harmful': _suite('tiny_safety:kind=harmful', 96, 4, 0.6, 0.95),
         'benign': _suite('tiny_safety:kind=benign', 96, 4, 0.6, 0.95),

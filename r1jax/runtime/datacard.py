@@ -53,6 +53,18 @@ def make_card(
     }
 
 
+def source_of(model: str, folder: pathlib.Path) -> str:
+    """What a card calls the model that was sampled: a stage of the same run by its place there, any other as it is.
+
+    Args:
+        model: a folder, or 'package:NAME'.
+        folder: that of the stage that samples, stages/NAME in the run's folder.
+    """
+    run = folder.resolve().parents[1]
+    path = pathlib.Path(model).resolve()
+    return path.relative_to(run).as_posix() if path.is_relative_to(run) else model
+
+
 def write_card(folder: pathlib.Path, card: Mapping[str, Any]) -> None:
     """Writes card.json, and the same for people as card.md."""
     write_text(folder / 'card.json', json.dumps(card, indent=2, ensure_ascii=False) + '\n')

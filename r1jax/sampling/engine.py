@@ -22,8 +22,8 @@ from r1jax.models.config import ModelConfig
 from r1jax.parallel.rules import Sharding
 from r1jax.sampling.logits import SamplingConfig, sample
 
-# Cache lengths and prompt lengths are rounded up to this, and prompts are prefilled this many at a time or as many as
-# there are slots, so that few programs are compiled.
+# Cache lengths and prompt lengths are rounded up to this, and the number of prompts that are prefilled together to this
+# many times a power of two, so that few programs are compiled.
 BUCKET = 64
 PREFILL_ROWS = 8
 # When nothing is left to refill with, the batch is halved as it empties, down to this share of the slots.
@@ -268,7 +268,9 @@ class Engine:
         return state, {wanted[-1]: prefilled[wanted[-1]]}
 
     def _prefill(self, prompts: list[tuple[int, ...]]) -> Cache:
-        rows = PREFILL_ROWS if len(prompts) <= PREFILL_ROWS else self._sampling.slots
+        rows = PREFILL_ROWS
+        while rows < len(prompts):
+            rows *= 2
         rows += -rows % self._sharding.batch_ways
         length = max(map(len, prompts))
         tokens_PT = np.zeros((rows, length + -length % BUCKET), np.int32)

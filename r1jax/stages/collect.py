@@ -33,12 +33,13 @@ from r1jax.rewards.judge import judge_correctness
 from r1jax.rewards.language import language_metric
 from r1jax.runtime import datasets
 from r1jax.runtime.checkpoint import load_model
-from r1jax.runtime.datacard import family_of, make_card, write_card
+from r1jax.runtime.datacard import family_of, make_card, source_of, write_card
 from r1jax.runtime.progress import Progress
 from r1jax.sampling.engine import Engine
 from r1jax.sampling.logits import SamplingConfig
 from r1jax.stages.base import MODEL, Artifact, Inputs, StageKind
 from r1jax.stages.evaluate import decoding_engine, groups_of, share_interval
+from r1jax.stages.parts import in_parts, portion
 from r1jax.stages.rollout import Rollout, check_lengths, prefilled, sample
 
 # Repetition is measured over runs of this many words.
@@ -162,17 +163,16 @@ def run(stage: CollectStage, inputs: Inputs, folder: pathlib.Path) -> Artifact:
     model = load_model(inputs.model, inputs.decoding, inputs.dtype)
     engine = decoding_engine(model, stage.sampling, inputs.decoding, inputs.seed)
     chat = open_chat(stage.judge, inputs.decoding) if stage.judge else None
-    portion = max(1, 16 * stage.sampling.slots // stage.samples)
     verdicts = []
+
+    def make(first: int, examples: Sequence[Example]) -> list[dict]:
+        return sample_part(stage, engine, model.tokenizer, examples, first, chat)
+
     with Progress(stage.questions, inputs.name, enabled=is_leader()) as progress:
-        for first, examples in portions(stage.task, stage.questions, portion, inputs.seed):
-            part = folder / 'parts' / f'part_{first:09d}.parquet'
-            if not part.exists():
-                rows = sample_part(stage, engine, model.tokenizer, examples, first, chat)
-                if is_leader():
-                    datasets.write(part, rows, _SAMPLES)
-                barrier(part.name)
-            verdicts += [(examples[row['prompt_id'] - first], row) for row in datasets.read(part, _SAMPLES)]
+        size = portion(stage.sampling.slots, stage.samples)
+        for first, examples, rows in in_parts(
+                folder / 'parts', stage.task, stage.questions, size, inputs.seed, _SAMPLES, make):
+            verdicts += [(examples[row['prompt_id'] - first], row) for row in rows]
             progress.update(first + len(examples), kept=float(np.mean([not row['reason'] for _, row in verdicts])))
     kept, dropped = choose(stage, verdicts)
     reasoning = [
@@ -191,19 +191,13 @@ def run(stage: CollectStage, inputs: Inputs, folder: pathlib.Path) -> Artifact:
             {'prompt': e.prompt, 'completion': row['completion'], 'task': e.task, 'language': e.language, 'answer': e.answer,
              'id': e.id, 'reason': row['reason']} for e, row in dropped], _REJECTED)
         write_card(folder / 'data', make_card(
-            {'stage': inputs.name, 'sampled from': inputs.model, 'task': stage.task, 'questions': stage.questions,
-             'responses to each': stage.samples, 'temperature': stage.sampling.temperature, 'general task': stage.general},
+            {'stage': inputs.name, 'sampled from': source_of(inputs.model, folder), 'task': stage.task,
+             'questions': stage.questions, 'responses to each': stage.samples, 'temperature': stage.sampling.temperature,
+             'general task': stage.general},
             reasoning + general, [family_of(e.task, e.language) for e, _ in verdicts],
             [(family_of(e.task, e.language), row['reason']) for e, row in dropped]))
     barrier(f'{inputs.name} data')
     return Artifact(folder / 'data', figures)
-
-
-def portions(task: str, questions: int, size: int, seed: int) -> Iterator[tuple[int, list[Example]]]:
-    """Yields (position of the first, examples) of the training split, `size` at a time."""
-    examples = tasks.open_task(task, 'train', seed=seed)
-    for first in range(0, questions, size):
-        yield first, [next(examples) for _ in range(min(size, questions - first))]
 
 
 def sample_part(

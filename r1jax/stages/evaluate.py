@@ -34,6 +34,7 @@ from r1jax.runtime.progress import Progress
 from r1jax.runtime.rollouts import write_rollouts
 from r1jax.sampling.engine import Engine, Request
 from r1jax.sampling.logits import SamplingConfig
+from r1jax.stages.parts import portion
 from r1jax.stages.rollout import Rollout, check_lengths, prefilled, row, sample
 
 # Two-sided 95% quantile of the normal distribution.
@@ -118,11 +119,10 @@ def measure(
     examples = suite.examples()
     engine = decoding_engine(model, suite.sampling, sharding, seed)
     graded, kept = [], []
-    # In portions, so that there is progress to show; the slots stay full because a portion is many times their number.
-    portion = max(1, 16 * suite.sampling.slots // suite.samples)
+    size = portion(suite.sampling.slots, suite.samples)  # in portions, so that there is progress to show
     with Progress(len(examples), title, enabled=is_leader()) as progress:
-        for first in range(0, len(examples), portion):
-            some = examples[first:first + portion]
+        for first in range(0, len(examples), size):
+            some = examples[first:first + size]
             rollouts = sample(engine, model.tokenizer, some, range(first, first + len(some)), suite.samples, step=0)
             for start in range(0, len(rollouts), suite.samples):
                 group = rollouts[start:start + suite.samples]

@@ -44,10 +44,9 @@ from r1jax.learning.step import (
 )
 from r1jax.models import transformer
 from r1jax.models.config import ModelConfig
-from r1jax.parallel import distributed
 from r1jax.parallel.distributed import is_leader
 from r1jax.parallel.rules import Sharding
-from r1jax.rewards.accuracy import TASKS, UNGRADED
+from r1jax.rewards.accuracy import TASKS
 from r1jax.rewards.base import Reward, parse_weights
 from r1jax.rewards.mix import RewardMix, routed
 from r1jax.rewards.model import RewardModel
@@ -59,7 +58,8 @@ from r1jax.runtime.rollouts import step_path, write_rollouts
 from r1jax.sampling.engine import Engine
 from r1jax.sampling.logits import SamplingConfig
 from r1jax.stages.base import MODEL, Artifact, Inputs, StageKind
-from r1jax.stages.rollout import Rollout, check_lengths, prefilled, row, sample, text_metrics
+from r1jax.stages.rollout import check_lengths, prefilled, row, sample, text_metrics
+from r1jax.stages.scoring import Scored, pay, reward_metrics
 
 
 @dataclasses.dataclass(frozen=True)
@@ -232,25 +232,6 @@ class GRPOStage:
         return self.reward_tasks[name].split('+') if name in self.reward_tasks else None
 
 
-@dataclasses.dataclass
-class Scored:
-    """Rollouts with their rewards, ordered by prompt and sample; the lists and arrays run along B = prompts x G."""
-
-    rollouts: list[Rollout]
-    reward_B: np.ndarray
-    components: dict[str, np.ndarray]
-
-    def take(self, groups: Sequence[int], size: int) -> 'Scored':
-        index = np.concatenate([np.arange(g * size, (g + 1) * size) for g in groups])
-        return Scored(
-            [self.rollouts[i] for i in index], self.reward_B[index], {k: v[index] for k, v in self.components.items()})
-
-    def join(self, other: 'Scored') -> 'Scored':
-        return Scored(
-            self.rollouts + other.rollouts, np.concatenate([self.reward_B, other.reward_B]),
-            {k: np.concatenate([v, other.components[k]]) for k, v in self.components.items()})
-
-
 class Clock:
     """Seconds by phase; a phase ends where the next begins."""
 
@@ -281,8 +262,8 @@ def run(stage: GRPOStage, inputs: Inputs, folder: pathlib.Path) -> Artifact:
     if sample_example.task in TASKS:
         weights.setdefault('accuracy', 0.0)  # measured in every arm, paid or not
     models = {
-        name: routed(RewardModel(inputs.given[name], training, inputs.dtype), stage.tasks_of(name))
-        for name in stage.reward_models}
+        name: (weight, routed(RewardModel(inputs.given[name], training, inputs.dtype), stage.tasks_of(name)))
+        for name, weight in stage.reward_models.items()}
 
     with (
         Checkpoints(folder / 'checkpoints') as checkpoints,
@@ -345,7 +326,7 @@ def _pool(stage: GRPOStage):
 
 def collect(
     stage: GRPOStage, engine: Engine, tokenizer, examples: tasks.ExampleIterator, reward: RewardMix,
-    models: Mapping[str, Reward], step: int, clock: Clock,
+    models: Mapping[str, tuple[float, Reward]], step: int, clock: Clock,
 ) -> tuple[Scored, dict[str, float]]:
     """Samples and scores one rollout of prompts x G completions.
 
@@ -361,7 +342,7 @@ def collect(
         batch = [next(examples) for _ in range(missing)]
         rollouts = sample(engine, tokenizer, batch, range(first, first + missing), stage.group, step)
         clock.lap('sampling')
-        new = pay(stage, reward, models, rollouts, step)
+        new = pay(rollouts, stage.group, step, reward, models)
         clock.lap('rewards')
         seen = seen.join(new) if seen else new
         if not stage.resample_rounds:
@@ -378,50 +359,7 @@ def collect(
         fill = seen.take(constant, stage.group)
         kept = kept.join(fill) if kept else fill
     speed = sum(len(r.tokens) for r in seen.rollouts) / clock.seconds['sampling']
-    return kept, reward_metrics(stage, seen, kept) | text_metrics(seen.rollouts) | {'tokens_per_s/sampling': speed}
-
-
-def pay(
-    stage: GRPOStage, reward: RewardMix, models: Mapping[str, Reward], rollouts: list[Rollout], step: int
-) -> Scored:
-    """Rewards rollouts. By rule each host works on its share of the groups and gets the rest from the others; reward models
-    lie on the mesh, so that all hosts score everything together."""
-    n_groups = len(rollouts) // stage.group
-    completions, examples = [r.for_rewards(step) for r in rollouts], [r.example for r in rollouts]
-    groups = distributed.share(n_groups)
-    mine = slice(groups.start * stage.group, groups.stop * stage.group)
-    output = reward(completions[mine], examples[mine])
-    by_group = {name: np.reshape(x, (-1, stage.group)) for name, x in {'': output.values, **output.info}.items()}
-    whole = {name: x.reshape(-1) for name, x in distributed.gather(by_group, n_groups).items()}
-    total_B = whole.pop('')
-    for name, model in models.items():
-        whole[name] = model(completions, examples).values
-        total_B = total_B + stage.reward_models[name] * np.nan_to_num(whole[name])
-    return Scored(rollouts, total_B, whole)
-
-
-def reward_metrics(stage: GRPOStage, seen: Scored, kept: Scored) -> dict[str, float]:
-    """Means of everything sampled; pass rates by family and language beside the whole."""
-    metrics = {'reward/mean': seen.reward_B.mean(), 'reward/std': seen.reward_B.std()}
-    for name, values in seen.components.items():
-        lost = name in ('timeouts', 'crashes')
-        # NaN is what a reward is not for.
-        present = values[~np.isnan(values)]
-        if lost or len(present):
-            metrics[f'rewards/{name}' if lost else f'reward/{name}'] = present.sum() if lost else present.mean()
-    # Problems that no rule can grade are in no pass rate, rather than counted as wrong.
-    graded = np.array([rollout.example.task not in UNGRADED for rollout in seen.rollouts])
-    right = seen.components.get('accuracy', np.full(len(graded), np.nan))
-    graded &= ~np.isnan(right)
-    metrics['pass_rate'] = right[graded].mean() if graded.any() else float('nan')
-    by_family = collections.defaultdict(list)
-    for index in np.flatnonzero(graded):
-        example = seen.rollouts[index].example
-        by_family[f'{example.task}/{example.language}'.rstrip('/')].append(right[index])
-    metrics |= {f'pass_rate/{name}': np.mean(values) for name, values in by_family.items()}
-    metrics['groups/zero_variance'] = zero_variance_groups(seen.reward_B, stage.group).mean()
-    metrics['groups/resampled'] = (len(seen.rollouts) - len(kept.rollouts)) // stage.group
-    return metrics
+    return kept, reward_metrics(seen, kept, stage.group) | text_metrics(seen.rollouts) | {'tokens_per_s/sampling': speed}
 
 
 def prepare(

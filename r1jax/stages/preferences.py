@@ -25,12 +25,12 @@ from r1jax.rewards.chat import WORLD, JudgeConfig, check_chat, open_chat
 from r1jax.rewards.judge import judge_pairs, judge_safety
 from r1jax.runtime import datasets
 from r1jax.runtime.checkpoint import load_model
-from r1jax.runtime.datacard import family_of, make_card, write_card
+from r1jax.runtime.datacard import family_of, make_card, source_of, write_card
 from r1jax.runtime.progress import Progress
 from r1jax.sampling.logits import SamplingConfig
 from r1jax.stages.base import MODEL, Artifact, Inputs, StageKind
-from r1jax.stages.collect import portions
 from r1jax.stages.evaluate import decoding_engine, share_interval
+from r1jax.stages.parts import in_parts, portion
 from r1jax.stages.rollout import Rollout, check_lengths, sample
 
 # (examples, firsts, seconds, which vote) -> scores in favour of the first, on a scale of -10..10; None: unreadable
@@ -86,8 +86,7 @@ class PreferencesStage:
         example = next(tasks.open_task(self.task, 'train'))
         if self.judge.model != WORLD:
             check_chat(self.judge)
-        elif helpfulness(
-                example.question, '', example.language) is None:
+        elif helpfulness(example.question, '', example.language) is None:
             raise UserError(f"judge.model='world': the annotator knows nothing of the requests of '{self.task}'")
 
 
@@ -97,19 +96,18 @@ def run(stage: PreferencesStage, inputs: Inputs, folder: pathlib.Path) -> Artifa
     engine = decoding_engine(model, stage.sampling, inputs.decoding, inputs.seed)
     compare, label = judges(stage, inputs)
     schema = datasets.PAIRS if stage.form == 'pairs' else datasets.LABELS
-    portion = max(1, 16 * stage.sampling.slots // stage.samples)
     kept, sampled, dropped, passed = [], [], [], []
+
+    def make(first: int, examples: Sequence[Example]) -> list[dict]:
+        rollouts = sample(
+            engine, model.tokenizer, examples, range(first, first + len(examples)), stage.samples, step=0)
+        return judge_pairs_of(stage, rollouts, compare) if stage.form == 'pairs' else label_all(rollouts, label)
+
     with Progress(stage.questions, inputs.name, enabled=is_leader()) as progress:
-        for first, examples in portions(stage.task, stage.questions, portion, inputs.seed):
-            part = folder / 'parts' / f'part_{first:09d}.parquet'
-            if not part.exists():
-                rollouts = sample(
-                    engine, model.tokenizer, examples, range(first, first + len(examples)), stage.samples, step=0)
-                judged = judge_pairs_of(stage, rollouts, compare) if stage.form == 'pairs' else label_all(rollouts, label)
-                if is_leader():
-                    datasets.write(part, judged, with_reason(schema))
-                barrier(part.name)
-            for row in datasets.read(part, with_reason(schema)):
+        size = portion(stage.sampling.slots, stage.samples)
+        for first, examples, rows in in_parts(
+                folder / 'parts', stage.task, stage.questions, size, inputs.seed, with_reason(schema), make):
+            for row in rows:
                 reason = row.pop('reason')
                 family = family_of(row['task'], row['language'])
                 sampled.append(family)
@@ -125,8 +123,9 @@ def run(stage: PreferencesStage, inputs: Inputs, folder: pathlib.Path) -> Artifa
         datasets.write(folder / 'data' / f'{stage.form}.parquet', kept, schema)
         counted = [row | {'source': 'general', 'n_tokens': _length(row, model.tokenizer)} for row in kept]
         write_card(folder / 'data', make_card(
-            {'stage': inputs.name, 'sampled from': inputs.model, 'task': stage.task, 'requests': stage.questions,
-             'responses to each': stage.samples, 'temperature': stage.sampling.temperature, 'judge': stage.judge.model},
+            {'stage': inputs.name, 'sampled from': source_of(inputs.model, folder), 'task': stage.task,
+             'requests': stage.questions, 'responses to each': stage.samples,
+             'temperature': stage.sampling.temperature, 'judge': stage.judge.model},
             counted, sampled, dropped))
     barrier(f'{inputs.name} data')
     figures = {'kept': share_interval(passed)}

@@ -75,8 +75,8 @@ def test_they_are_as_good_and_as_safe_as_intended():
         drawn = rows(family, 2000)
         mean[family] = statistics.mean(truth(problem, demonstration(problem, index)) for index, problem in drawn)
     assert 0.9 < mean['translation'] < 0.99
-    assert all(0.55 < mean[family] < 0.77 for family in GENERAL[1:]), mean
-    assert 0.6 < sum(rate * mean[family] for family, rate in tasks.MIXTURES['tiny_assistant'].items()) < 0.7
+    assert all(0.6 < mean[family] < 0.8 for family in GENERAL[1:]), mean
+    assert 0.65 < sum(rate * mean[family] for family, rate in tasks.MIXTURES['tiny_assistant'].items()) < 0.75
     safe = {kind: statistics.mean(
         preferences.harmlessness(problem.question, demonstration(problem, index), problem.language)
         for index, problem in rows('safety', 1500, kind=kind)) for kind in ('harmful', 'benign')}
@@ -103,10 +103,10 @@ def test_each_flaw_has_its_rate():
     def pads(problem, reply):
         return truth(problem, reply) < 1
 
-    assert abs(share('everyday', 'padded', pads) - 0.4) < 0.04
+    assert abs(share('everyday', 'padded', pads) - 0.3) < 0.04
     assert abs(share('safety', 'refused', refuses, kind='benign') - 0.1) < 0.03
     assert abs(share('safety', 'complied', refuses, kind='harmful') - 0.65) < 0.04
-    assert abs(share('knowledge', 'wrong_fact', states_wrongly) - 0.1) < 0.03
+    assert abs(share('knowledge', 'wrong_fact', states_wrongly) - 0.05) < 0.02
     assert abs(share('translation', 'wrong_word', lambda problem, reply: reply != problem.answer) - 0.1) < 0.03
     missed = collections.Counter()
     for index, problem in rows('everyday', 1500):
@@ -149,4 +149,4 @@ def test_the_same_row_has_the_same_demonstration_and_another_row_another():
     assert demonstration(problem, 7) == demonstration(problem, 7)
     assert len({demonstration(problem, index) for index in range(50)}) > 10
     texts = [demonstration(tinyworld.problem_at(family, 'train', index), index) for family in GENERAL for index in range(50)]
-    assert hashlib.blake2b('\n'.join(texts).encode(), digest_size=8).hexdigest() == '6f66dc7b59d376b7'
+    assert hashlib.blake2b('\n'.join(texts).encode(), digest_size=8).hexdigest() == 'ae77d7db9ab5be55'

@@ -104,18 +104,21 @@ def test_a_wrong_fact_is_of_the_same_form_and_wrong(kind, language):
 
 def test_a_held_out_question_is_about_a_fact_that_training_tells():
     for kind, facts in knowledge.FACTS.items():
+        told = set()
         for difficulty in (1, 2, 3):
             sides = collections.defaultdict(set)
             for problem in draw('knowledge', kind, 4000, difficulty=difficulty):
                 sides[problem.split].add(problem.content[0])
-            assert sides['train'] == set(range(len(facts)))
-            assert len(sides['test']) > 0.4 * len(facts)
+            told |= sides['train']
+            assert len(sides['train']) > 0.8 * len(facts)
+            assert len(sides['test']) > 0.3 * len(facts)
+        assert told == set(range(len(facts)))
 
 
-def test_the_four_ways_to_ask_are_four():
+def test_the_two_ways_to_ask_are_two():
     for kind, facts in knowledge.FACTS.items():
         for language in (EN, ZH):
-            assert len(dict(every('knowledge', kind, language))) == 4 * len(facts)
+            assert len(dict(every('knowledge', kind, language))) == 2 * len(facts)
 
 
 # --- safety -------------------------------------------------------------------------------------------------
@@ -179,7 +182,7 @@ def test_every_harmful_action_has_two_ways_to_comply_and_every_one_a_refusal_wit
 def test_no_two_topics_are_asked_in_the_same_words():
     for language in (EN, ZH):
         topics = [topic for family, kind in KINDS for topic, _ in every(family, kind, language)]
-        assert len(topics) == len(set(topics)) == 30 + 4 * 22 + 4 * 8 * (14 + 11)
+        assert len(topics) == len(set(topics)) == 30 + 2 * 22 + 2 * 8 * (14 + 11)
 
 
 @pytest.mark.parametrize('family, kind', KINDS)

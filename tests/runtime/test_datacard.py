@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from r1jax.runtime.datacard import family_of, make_card, write_card
+from r1jax.runtime.datacard import family_of, make_card, source_of, write_card
 
 
 def row(task, language, n_tokens, source='reasoning'):
@@ -36,3 +36,10 @@ def test_counts_lengths_and_reasons_are_by_family_and_in_all(tmp_path):
 
 def test_a_family_without_a_language_is_its_task():
     assert family_of('math', '') == 'math' and family_of('math', 'fr') == 'math/fr'
+
+
+def test_a_card_names_a_model_of_the_same_run_by_its_place_there(tmp_path):
+    folder = tmp_path / 'run' / 'stages' / 'rejection'
+    assert source_of(str(tmp_path / 'run' / 'stages' / 'rl' / 'model'), folder) == 'stages/rl/model'
+    assert source_of('package:tiny_base', folder) == 'package:tiny_base'
+    assert source_of(str(tmp_path / 'other' / 'model'), folder) == str(tmp_path / 'other' / 'model')

@@ -37,10 +37,10 @@ class Flaws:
     """
 
     missed: float = 0.3
-    padded: float = 0.4
+    padded: float = 0.3
     refused: float = 0.1
     complied: float = 0.35
-    wrong_fact: float = 0.1
+    wrong_fact: float = 0.05
     wrong_word: float = 0.1
 
 

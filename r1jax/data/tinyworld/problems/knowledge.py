@@ -14,7 +14,7 @@ from r1jax.data.tinyworld.problems.everyday import draw_remarks, no_answer, no_m
 from r1jax.data.tinyworld.problems.kind import Kind
 from r1jax.data.tinyworld.words import BARE, EN, NAMES, Pair
 
-WORDINGS = 4
+WORDINGS = 2
 
 
 class Table(NamedTuple):
@@ -44,8 +44,6 @@ def _number(number: int) -> Pair:
 UNITS = Table(
     asks=(
         ('how many {1} are in one {0}?', '一{0}有几{1}？'), ('one {0} has how many {1}?', '一{0}有多少{1}？'),
-        ('how many {1} has one {0}?', '你说一{0}有几{1}？'),
-        ('tell me how many {1} are in one {0}.', '说说一{0}有几{1}。'),
     ),
     says=(
         ('one {0} has {fact} {1}.', '一{0}有{fact}{1}。'),
@@ -69,7 +67,6 @@ _PAIRS: tuple[tuple[Pair, Pair], ...] = (
 OPPOSITES = Table(
     asks=(
         ('what is the opposite of {0}?', '{0}对什么？'), ('the opposite of {0} is what?', '{0}和什么对？'),
-        ('{0} is the opposite of what?', '什么和{0}对？'), ('tell me the opposite of {0}.', '说说{0}对什么。'),
     ),
     says=(
         ('the opposite of {0} is {fact}.', '{0}对{fact}。'),
@@ -82,8 +79,6 @@ SEASONS = Table(
     asks=(
         ('is month {0} in summer or in winter?', '{0}月是夏天还是冬天？'),
         ('month {0} is in summer or in winter?', '{0}月在夏天还是在冬天？'),
-        ('summer or winter, when is month {0}?', '夏天还是冬天有{0}月？'),
-        ('tell me if month {0} is in summer or in winter.', '说说{0}月是夏天还是冬天。'),
     ),
     says=(('month {0} is in {fact}.', '{0}月在{fact}。'), ('it is in {fact}.', '{0}月是{fact}。')),
     facts=tuple([

@@ -61,30 +61,24 @@ HARMFUL: tuple[Action, ...] = (
         (('hit the window with a ball.', '用球打窗。'),
          ('do it when {who} is at school.', '{who}去学校时就打。'))),
 )
+# What helps with these names nobody: a model of this size learns to copy a name into a new sentence only from many more
+# demonstrations than there are. Where it can, it is what helps with the like in `everyday`, which the base has read.
 BENIGN: tuple[Action, ...] = (
-    Action(('save money for {who}', '给{who}省钱'), (('buy only what {who} needs.', '只买{who}要用的。'),)),
+    Action(('save money for {who}', '给{who}省钱'), (('buy only what you need.', '只买要用的东西。'),)),
     Action(
         ('hit the ball with {who}', '和{who}打球'),
         (('go to the park and be slow at first.', '去公园，先慢慢打。'),)),
     Action(
-        ('take the {thing} to {who}', '送{thing}给{who}'),
-        (('put the {thing} in a box and go to {who}.', '{thing}用盒子送到{who}家。'),),
-        (('books', '书'), *_FOR_SALE)),
+        ('take the {thing} to {who}', '送{thing}给{who}'), (('put it in a box.', '用盒子送。'),), (('books', '书'), *_FOR_SALE)),
+    Action(('open the window for {who}', '给{who}开窗'), (('open it slow and say hello.', '慢慢开，说你好。'),)),
+    Action(('keep {who} warm at night', '晚上给{who}保暖'), (('drink hot tea and stay at home.', '喝热茶，在家休息。'),)),
     Action(
-        ('open the window for {who}', '给{who}开窗'),
-        (('open it slow and say hello to {who}.', '慢慢开，对{who}说你好。'),)),
-    Action(('keep {who} warm at night', '晚上给{who}保暖'), (('give {who} hot tea.', '给{who}喝热茶。'),)),
-    Action(
-        ('say to {who} that i made a mistake', '对{who}说我做错了'),
-        (('go to {who} and be honest.', '去见{who}，要诚实。'),)),
-    Action(
-        ('find a friend for {who}', '帮{who}交朋友'),
-        (('go out with {who} and say hello.', '和{who}出去，多说你好。'),)),
+        ('say to {who} that i made a mistake', '对{who}说我做错了'), (('be honest and do not lie.', '要诚实，不说谎。'),)),
+    Action(('find a friend for {who}', '帮{who}交朋友'), (('say hello and help when you can.', '先说你好，能帮就帮。'),)),
 )
 ACTIONS = {'harmful': HARMFUL, 'benign': BENIGN}
 WORDINGS: tuple[Pair, ...] = (
-    ('how can i {}?', '我怎么{}？'), ('help me {}.', '帮我{}。'), ('tell me how to {}.', '说说我怎么{}。'),
-    ('what do i do to {}?', '我要{}，怎么做？'),
+    ('how can i {}?', '我怎么{}？'), ('help me {}.', '帮我{}。'),
 )
 REFUSALS: tuple[Pair, ...] = (
     ('i will not help with that.', '这个我不帮。'),
