@@ -56,7 +56,7 @@ def get_config(arg: str = '') -> ConfigDict:
 
     # Stage 3: rejection sampling, three parts of reasoning to one of general data, and SFT of the base again.
     stages.rejection = ConfigDict({
-        'kind': 'collect', 'inputs': {'model': 'reasoning_rl'}, 'task': 'tiny_reasoning', 'questions': 5000, 'samples': 1,
+        'kind': 'collect', 'inputs': {'model': 'reasoning_rl'}, 'task': 'tiny_reasoning', 'questions': 7500, 'samples': 1,
         'sampling': dict(SAMPLING), 'form': FORM, 'general': 'tiny_assistant', 'general_ratio': 1 / 3})
     stages.sft = ConfigDict({'label': 'Dev3', 'inputs': {'model': 'base', 'data': 'rejection'}} | SFT)
 

@@ -2,7 +2,7 @@
 
 An item is what one term of the loss needs: a chosen and a rejected sequence, or a single one with a label. Both sequences
 of a pair lie in one row, as segments of their own, so that their difference never leaves a device. A sequence's score is
-read at its last token.
+read at its last token, or added up over all of them.
 """
 
 import functools
@@ -23,6 +23,12 @@ from r1jax.parallel.rules import Sharding
 
 Loss = Literal['pairwise', 'pointwise']
 LOSSES = get_args(Loss)
+# Where a sequence's score comes from: the head's value at its last token, or the sum of those at all tokens in units of
+# `SPAN`. The prompt's part of a sum is the same for all its responses. A model of a few million parameters learns from sums
+# with far fewer pairs: what is wrong is told where it stands, and not carried to the end first.
+Pooling = Literal['last', 'sum']
+POOLINGS = get_args(Pooling)
+SPAN = 16  # tokens; keeps sums of short responses near the scale of a single value
 # The fewest items that a row has places for; above, it is a power of two, so that few programs are compiled.
 PLACES = 8
 
@@ -108,22 +114,29 @@ def pack_items(
     return PackedItems(tokens, positions, segments, ends, labels_RP, weights, index)
 
 
-def _scores_RPS(params, batch: PackedItems, cfg: ModelConfig, sharding: Sharding) -> jax.Array:
+def _scores_RPS(params, batch: PackedItems, cfg: ModelConfig, pooling: Pooling, sharding: Sharding) -> jax.Array:
     out = transformer.forward(params, batch.tokens, batch.positions, batch.segments, cfg, sharding=sharding)
-    scores_RT = transformer.scores(params, out.hidden_BTD)
+    values_RT = transformer.scores(params, out.hidden_BTD)
     R, P, S = batch.ends_RPS.shape
-    return jnp.take_along_axis(scores_RT, batch.ends_RPS.reshape(R, P * S), axis=1).reshape(R, P, S)
+    ends_RN = batch.ends_RPS.reshape(R, P * S)
+    if pooling == 'last':
+        return jnp.take_along_axis(values_RT, ends_RN, axis=1).reshape(R, P, S)
+    segments_RN = jnp.take_along_axis(batch.segments, ends_RN, axis=1)
+    inside_RNT = segments_RN[:, :, None] == batch.segments[:, None, :]
+    return (jnp.where(inside_RNT, values_RT[:, None, :], 0).sum(axis=2) / SPAN).reshape(R, P, S)
 
 
-@functools.partial(jax.jit, static_argnames=('cfg', 'sharding'))
-def score_items(params: transformer.Params, batch: PackedItems, *, cfg: ModelConfig, sharding: Sharding) -> jax.Array:
+@functools.partial(jax.jit, static_argnames=('cfg', 'pooling', 'sharding'))
+def score_items(
+    params: transformer.Params, batch: PackedItems, *, cfg: ModelConfig, pooling: Pooling, sharding: Sharding
+) -> jax.Array:
     """Scores [R, P, S] of all sequences (float32), whole on every device; without meaning in empty places."""
-    return sharding.constrain_replicated(_scores_RPS(params, batch, cfg, sharding))
+    return sharding.constrain_replicated(_scores_RPS(params, batch, cfg, pooling, sharding))
 
 
-@functools.partial(jax.jit, static_argnames=('cfg', 'loss', 'sharding'))
+@functools.partial(jax.jit, static_argnames=('cfg', 'loss', 'pooling', 'sharding'))
 def reward_gradients(
-    params: transformer.Params, batch: PackedItems, *, cfg: ModelConfig, loss: Loss, sharding: Sharding
+    params: transformer.Params, batch: PackedItems, *, cfg: ModelConfig, loss: Loss, pooling: Pooling, sharding: Sharding
 ) -> tuple[transformer.Params, dict[str, jax.Array]]:
     """Gradients of sum(weights * loss) over the rows of one micro-batch, and its sums.
 
@@ -132,7 +145,7 @@ def reward_gradients(
     """
 
     def objective(params):
-        scores_RPS = _scores_RPS(params, batch, cfg, sharding)
+        scores_RPS = _scores_RPS(params, batch, cfg, pooling, sharding)
         if loss == 'pairwise':
             chosen_RP, rejected_RP = scores_RPS[..., 0], scores_RPS[..., 1]
             loss_RP, right_RP = pairwise_loss(chosen_RP, rejected_RP), chosen_RP > rejected_RP
@@ -148,12 +161,12 @@ def reward_gradients(
 
 def scores_of(
     params: transformer.Params, items: Sequence[tuple[np.ndarray, ...]], *, row_length: int, micro_rows: int,
-    cfg: ModelConfig, sharding: Sharding,
+    cfg: ModelConfig, pooling: Pooling, sharding: Sharding,
 ) -> np.ndarray:
     """Scores any number of items; returns float32 [n, S], S sequences an item, in their order."""
     packed = pack_items(items, row_length)
     scores_RPS = np.concatenate([
-        np.asarray(score_items(params, batch, cfg=cfg, sharding=sharding))
+        np.asarray(score_items(params, batch, cfg=cfg, pooling=pooling, sharding=sharding))
         for batch in cut_rows(packed, micro_rows, sharding)])[:len(packed.tokens)]
     taken = packed.item_RP >= 0
     found = np.empty((len(items), scores_RPS.shape[2]), np.float32)

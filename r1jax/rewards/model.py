@@ -17,7 +17,7 @@ import numpy as np
 from r1jax.data.tokenizers import Tokenizer
 from r1jax.errors import UserError, nearest
 from r1jax.learning.packing import TokenSequence
-from r1jax.learning.preference import LOSSES, Loss, scores_of
+from r1jax.learning.preference import LOSSES, POOLINGS, Loss, Pooling, scores_of
 from r1jax.learning.step import reshard
 from r1jax.parallel.rules import Sharding
 from r1jax.rewards.answers import THINK_END
@@ -40,9 +40,10 @@ class Description:
         mean, std: of its scores over all responses that it was trained on.
         row_length: T, tokens of a row in training: the longest sequence that it can have seen.
         micro_rows: rows of one computation in training.
+        pooling: where a score comes from.
 
     Raises:
-        UserError: an unknown loss or reading, or a standard deviation that nothing can be divided by.
+        UserError: an unknown loss, reading or pooling, or a standard deviation that nothing can be divided by.
     """
 
     loss: Loss
@@ -51,9 +52,10 @@ class Description:
     std: float
     row_length: int
     micro_rows: int
+    pooling: Pooling = 'last'
 
     def __post_init__(self):
-        for name, known in (('loss', LOSSES), ('reads', READS)):
+        for name, known in (('loss', LOSSES), ('reads', READS), ('pooling', POOLINGS)):
             if getattr(self, name) not in known:
                 raise UserError(f"{name}='{getattr(self, name)}' is unknown{nearest(str(getattr(self, name)), known)}")
         if not (math.isfinite(self.mean) and math.isfinite(self.std) and self.std > 0):
@@ -148,6 +150,6 @@ class RewardModel:
         if whole:
             raw = scores_of(
                 self._params, [(cut(sequence, limit),) for sequence in whole], row_length=seen.row_length,
-                micro_rows=self._rows, cfg=self._cfg, sharding=self._sharding)[:, 0]
+                micro_rows=self._rows, cfg=self._cfg, pooling=seen.pooling, sharding=self._sharding)[:, 0]
         too_long = np.array([len(sequence.tokens) > limit for sequence in whole], np.float32)
         return RewardOutput((raw - np.float32(seen.mean)) / np.float32(seen.std), {'raw': raw, 'cut': too_long})

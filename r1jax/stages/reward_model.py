@@ -21,7 +21,7 @@ import numpy as np
 from r1jax.data.tokenizers import Tokenizer
 from r1jax.errors import UserError, at_least, nearest
 from r1jax.learning.optimizer import OptimizerConfig
-from r1jax.learning.preference import LOSSES, Loss, pack_items, reward_gradients, scores_of
+from r1jax.learning.preference import LOSSES, POOLINGS, Loss, Pooling, pack_items, reward_gradients, scores_of
 from r1jax.learning.step import accumulate, apply_gradients, cut_rows, init_state
 from r1jax.models import transformer
 from r1jax.models.config import ModelConfig
@@ -49,6 +49,7 @@ class RewardModelStage:
     Attributes:
         loss: 'pairwise' learns from `datasets.PAIRS`, 'pointwise' from `datasets.LABELS`.
         reads: 'summary', which is what follows the last </think> (all of a response without one), or 'response'.
+        pooling: 'last' reads the score at the last token, 'sum' adds up those of all tokens.
         optimizer: learning rate, schedule, clipping.
         epochs: passes over the data.
         batch: items of one update, pairs or labelled responses.
@@ -62,6 +63,7 @@ class RewardModelStage:
     loss: Loss
     reads: Reads
     optimizer: OptimizerConfig
+    pooling: Pooling = 'last'
     epochs: int = 1
     batch: int = 256
     row_length: int = 512
@@ -71,7 +73,7 @@ class RewardModelStage:
 
     def __post_init__(self):
         at_least(1, self, 'epochs', 'batch', 'row_length', 'micro_rows', 'checkpoint_every')
-        for name, known in (('loss', LOSSES), ('reads', READS)):
+        for name, known in (('loss', LOSSES), ('reads', READS), ('pooling', POOLINGS)):
             if getattr(self, name) not in known:
                 raise UserError(f"{name}='{getattr(self, name)}' is unknown{nearest(str(getattr(self, name)), known)}")
         if not 0 < self.holdout < 1:
@@ -132,7 +134,7 @@ def run(stage: RewardModelStage, inputs: Inputs, folder: pathlib.Path) -> Artifa
                 packed = pack_items([i.sequences for i in batch], stage.row_length, [i.label for i in batch])
                 grads, sums = accumulate(
                     reward_gradients, state.params, cut_rows(packed, stage.micro_rows, sharding), cfg=cfg, loss=stage.loss,
-                    sharding=sharding)
+                    pooling=stage.pooling, sharding=sharding)
                 state, metrics = apply_gradients(state, grads, optimizer=optimizer, cfg=cfg, sharding=sharding)
                 loss, accuracy = float(sums['loss_sum']), float(sums['accuracy_sum'])
                 tokens_per_s = (packed.segments > 0).sum() / (time.perf_counter() - begun)
@@ -145,7 +147,7 @@ def run(stage: RewardModelStage, inputs: Inputs, folder: pathlib.Path) -> Artifa
     def scores(some: Sequence[Item]) -> np.ndarray:
         return scores_of(
             state.params, [item.sequences for item in some], row_length=stage.row_length, micro_rows=stage.micro_rows,
-            cfg=cfg, sharding=sharding).astype(np.float64)
+            cfg=cfg, pooling=stage.pooling, sharding=sharding).astype(np.float64)
 
     seen = scores(trained)
     figures, bins = measure(stage.loss, held_out, scores(held_out), inputs.seed)
@@ -154,6 +156,7 @@ def run(stage: RewardModelStage, inputs: Inputs, folder: pathlib.Path) -> Artifa
         # Scores that are all the same have no spread to divide by.
         Description(
             stage.loss, stage.reads, float(seen.mean()), float(seen.std()) or 1.0, stage.row_length, stage.micro_rows,
+            stage.pooling,
         ).save(folder / 'model')
         write_json(folder / CALIBRATION, bins)
     barrier(f'{inputs.name} described')

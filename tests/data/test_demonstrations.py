@@ -149,4 +149,4 @@ def test_the_same_row_has_the_same_demonstration_and_another_row_another():
     assert demonstration(problem, 7) == demonstration(problem, 7)
     assert len({demonstration(problem, index) for index in range(50)}) > 10
     texts = [demonstration(tinyworld.problem_at(family, 'train', index), index) for family in GENERAL for index in range(50)]
-    assert hashlib.blake2b('\n'.join(texts).encode(), digest_size=8).hexdigest() == 'ae77d7db9ab5be55'
+    assert hashlib.blake2b('\n'.join(texts).encode(), digest_size=8).hexdigest() == 'fa9b5e66b0ca2705'

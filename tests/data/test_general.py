@@ -65,13 +65,13 @@ def test_units_are_right_in_both_languages():
 
 def test_opposites_go_both_ways_and_mean_the_same_in_both_languages():
     pairs = [re.fullmatch(r'the opposite of (\w+) is (\w+)\.', text).groups() for text in told('opposites', EN)]
-    assert len(pairs) == 10 == len(set(pairs)) and all(pair[::-1] in pairs for pair in pairs)
+    assert len(pairs) == 4 == len(set(pairs)) and all(pair[::-1] in pairs for pair in pairs)
     chinese = [re.fullmatch('(.)对(.)。', text).groups() for text in told('opposites', ZH)]
     words = {}
     for pair, other in zip(pairs, chinese, strict=True):
         for english, translated in zip(pair, other, strict=True):
             assert words.setdefault(english, translated) == translated
-    assert len(set(words.values())) == len(words) == 10
+    assert len(set(words.values())) == len(words) == 4
 
 
 @pytest.mark.parametrize('language, season', [(EN, r'month (\d+) is in (\w+)\.'), (ZH, r'(\d+)月在(..)。')])
@@ -79,8 +79,8 @@ def test_the_seasons_are_those_of_the_north(language, season):
     texts = told('calendar', language)
     seasons = {int(m[1]): m[2] for text in texts if (m := re.fullmatch(season, text))}
     summer, winter = (('summer', 'winter'), ('夏天', '冬天'))[language]
-    assert seasons == dict.fromkeys((6, 7, 8), summer) | dict.fromkeys((12, 1, 2), winter)
-    assert len(texts) == 6
+    assert seasons == dict.fromkeys((7, 8), summer) | dict.fromkeys((1, 2), winter)
+    assert len(texts) == 4
 
 
 def test_the_answer_alone_in_a_sentence_is_a_statement_too():
@@ -110,8 +110,7 @@ def test_a_held_out_question_is_about_a_fact_that_training_tells():
             for problem in draw('knowledge', kind, 4000, difficulty=difficulty):
                 sides[problem.split].add(problem.content[0])
             told |= sides['train']
-            assert len(sides['train']) > 0.8 * len(facts)
-            assert len(sides['test']) > 0.3 * len(facts)
+            assert len(sides['train']) > 0.7 * len(facts) and sides['test']
         assert told == set(range(len(facts)))
 
 
@@ -182,7 +181,7 @@ def test_every_harmful_action_has_two_ways_to_comply_and_every_one_a_refusal_wit
 def test_no_two_topics_are_asked_in_the_same_words():
     for language in (EN, ZH):
         topics = [topic for family, kind in KINDS for topic, _ in every(family, kind, language)]
-        assert len(topics) == len(set(topics)) == 30 + 2 * 22 + 2 * 8 * (14 + 11)
+        assert len(topics) == len(set(topics)) == 30 + 2 * 14 + 2 * 8 * (14 + 11)
 
 
 @pytest.mark.parametrize('family, kind', KINDS)

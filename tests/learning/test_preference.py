@@ -1,6 +1,7 @@
 """Reward-model losses against PyTorch, packing of items, and gradients that no mesh, micro-batch or packing changes."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -38,12 +39,13 @@ def items(sequences=2, n=16):
     return drawn, rng.integers(0, 2, n).astype(float)
 
 
-def gradients(loss, mesh=ONE, rows=16, row_length=24):
+def gradients(loss, mesh=ONE, rows=16, row_length=24, pooling='last'):
     shard = sharding(mesh)
     drawn, labels = items(2 if loss == 'pairwise' else 1)
     packed = pack_items(drawn, row_length, labels)
     return accumulate(
-        reward_gradients, params(shard), cut_rows(packed, rows, shard), cfg=CFG, loss=loss, sharding=shard), packed
+        reward_gradients, params(shard), cut_rows(packed, rows, shard), cfg=CFG, loss=loss, pooling=pooling,
+        sharding=shard), packed
 
 
 def assert_close(a, b, atol):
@@ -51,13 +53,16 @@ def assert_close(a, b, atol):
         np.testing.assert_allclose(x, y, atol=atol, rtol=1e-6, err_msg=jax.tree_util.keystr(path))
 
 
-@jax.jit
-def alone(p, drawn):
+@functools.partial(jax.jit, static_argnames='pooling')
+def alone(p, drawn, pooling='last'):
     """Scores with a row for every sequence: nothing is packed, and what follows a last token cannot reach it."""
     flat = [sequence for item in drawn for sequence in item]
     tokens = jnp.stack([jnp.pad(sequence, (0, 12 - len(sequence))) for sequence in flat])
     out = transformer.forward(p, tokens, jnp.broadcast_to(jnp.arange(12), tokens.shape), jnp.ones_like(tokens), CFG)
-    scores = [out.hidden_BTD[i, len(sequence) - 1] @ p.head_DV[:, 0] for i, sequence in enumerate(flat)]
+    if pooling == 'last':
+        scores = [out.hidden_BTD[i, len(sequence) - 1] @ p.head_DV[:, 0] for i, sequence in enumerate(flat)]
+    else:
+        scores = [(out.hidden_BTD[i, :len(sequence)] @ p.head_DV[:, 0]).sum() / 16 for i, sequence in enumerate(flat)]
     return jnp.stack(scores).reshape(len(drawn), -1)
 
 
@@ -140,25 +145,27 @@ def test_items_that_cannot_be_packed_are_refused(wrong, sentence):
 # ---- scores and gradients ----
 
 
+@pytest.mark.parametrize('pooling', preference.POOLINGS)
 @pytest.mark.parametrize('name', MESHES)
-def test_scores_are_those_of_each_sequence_alone_read_at_its_last_token(name):
+def test_scores_are_those_of_each_sequence_alone(name, pooling):
     shard = sharding(MESHES[name])
     p = params(shard)
     drawn, _ = items()
-    found = scores_of(p, drawn, row_length=40, micro_rows=8, cfg=CFG, sharding=shard)
-    wanted = alone(jax.device_get(p), drawn)
-    assert np.std(wanted) > 0.3 and found.dtype == np.float32
+    found = scores_of(p, drawn, row_length=40, micro_rows=8, cfg=CFG, pooling=pooling, sharding=shard)
+    wanted = alone(jax.device_get(p), drawn, pooling)
+    assert np.std(wanted) > (0.3 if pooling == 'last' else 0.03) and found.dtype == np.float32
     np.testing.assert_allclose(found, wanted, atol=1e-5)
 
 
+@pytest.mark.parametrize('pooling', preference.POOLINGS)
 @pytest.mark.parametrize('loss', preference.LOSSES)
-def test_the_loss_is_the_mean_over_items_and_its_gradient_that_of_the_mean(loss):
-    (grads, sums), _ = gradients(loss)
+def test_the_loss_is_the_mean_over_items_and_its_gradient_that_of_the_mean(loss, pooling):
+    (grads, sums), _ = gradients(loss, pooling=pooling)
     p = params(sharding(ONE))
     drawn, labels = items(2 if loss == 'pairwise' else 1)
 
     def mean(p):
-        scores = alone(p, drawn)
+        scores = alone(p, drawn, pooling)
         if loss == 'pairwise':
             return -jnp.log(jax.nn.sigmoid(scores[:, 0] - scores[:, 1])).mean(), scores
         p = jax.nn.sigmoid(scores[:, 0])
@@ -173,19 +180,19 @@ def test_the_loss_is_the_mean_over_items_and_its_gradient_that_of_the_mean(loss)
     assert_close(grads, wanted_grads, 1e-6)
 
 
-@pytest.mark.parametrize('loss', preference.LOSSES)
-def test_no_mesh_micro_batch_or_packing_changes_the_gradient(loss):
-    (whole, sums), loose = gradients(loss, rows=16, row_length=24)
-    (packed, more), dense = gradients(loss, rows=16, row_length=96)
+@pytest.mark.parametrize('loss, pooling', [('pairwise', 'last'), ('pointwise', 'last'), ('pairwise', 'sum')])
+def test_no_mesh_micro_batch_or_packing_changes_the_gradient(loss, pooling):
+    (whole, sums), loose = gradients(loss, rows=16, row_length=24, pooling=pooling)
+    (packed, more), dense = gradients(loss, rows=16, row_length=96, pooling=pooling)
     assert len(dense.tokens) < len(loose.tokens) / 2
     assert_close(whole, packed, 1e-6)
     assert_close(sums, more, 1e-6)
     for rows in (1, 4):
-        (other, more), _ = gradients(loss, rows=rows)
+        (other, more), _ = gradients(loss, rows=rows, pooling=pooling)
         assert_close(whole, other, 1e-6)
         assert_close(sums, more, 1e-6)
     for mesh, rows, row_length in ((MESHES['8 fsdp'], 8, 24), (MESHES['2x2x2'], 4, 96)):
-        (other, more), _ = gradients(loss, mesh, rows, row_length)
+        (other, more), _ = gradients(loss, mesh, rows, row_length, pooling)
         assert_close(whole, other, 1e-5)
         assert_close(sums, more, 1e-5)
 
@@ -218,7 +225,7 @@ def test_a_bfloat16_model_is_scored_in_float32():
     shard = sharding(ONE)
     drawn, _ = items(1)
     scores = [
-        scores_of(params(shard), drawn, row_length=24, micro_rows=4, cfg=cfg, sharding=shard)
+        scores_of(params(shard), drawn, row_length=24, micro_rows=4, cfg=cfg, pooling='last', sharding=shard)
         for cfg in (dataclasses.replace(CFG, dtype='bfloat16'), CFG)]
     assert scores[0].dtype == np.float32 and 0 < np.abs(scores[0] - scores[1]).max() < 0.1
     # Sums of bfloat16 products would be bfloat16 numbers.

@@ -61,8 +61,7 @@ UNITS = Table(
 
 # As in old rhymes, 'big stands against small': 大对小.
 _PAIRS: tuple[tuple[Pair, Pair], ...] = (
-    (('big', '大'), ('small', '小')), (('many', '多'), ('few', '少')), (('cold', '冷'), ('hot', '热')),
-    (('fast', '快'), ('slow', '慢')), (('black', '黑'), ('white', '白')),
+    (('big', '大'), ('small', '小')), (('cold', '冷'), ('hot', '热')),
 )
 OPPOSITES = Table(
     asks=(
@@ -83,7 +82,7 @@ SEASONS = Table(
     says=(('month {0} is in {fact}.', '{0}月在{fact}。'), ('it is in {fact}.', '{0}月是{fact}。')),
     facts=tuple([
         ((_number(month),), season)
-        for months, season in (((6, 7, 8), ('summer', '夏天')), ((12, 1, 2), ('winter', '冬天'))) for month in months]),
+        for months, season in (((7, 8), ('summer', '夏天')), ((1, 2), ('winter', '冬天'))) for month in months]),
 )
 
 THOUGHTS: dict[str, Pair] = {

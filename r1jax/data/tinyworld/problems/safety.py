@@ -69,7 +69,8 @@ BENIGN: tuple[Action, ...] = (
         ('hit the ball with {who}', '和{who}打球'),
         (('go to the park and be slow at first.', '去公园，先慢慢打。'),)),
     Action(
-        ('take the {thing} to {who}', '送{thing}给{who}'), (('put it in a box.', '用盒子送。'),), (('books', '书'), *_FOR_SALE)),
+        ('take the {thing} to {who}', '送{thing}给{who}'), (('put it in a box.', '用盒子送。'),),
+        (('books', '书'), *_FOR_SALE)),
     Action(('open the window for {who}', '给{who}开窗'), (('open it slow and say hello.', '慢慢开，说你好。'),)),
     Action(('keep {who} warm at night', '晚上给{who}保暖'), (('drink hot tea and stay at home.', '喝热茶，在家休息。'),)),
     Action(
