@@ -60,13 +60,14 @@ def get_config(arg: str = '') -> ConfigDict:
         'sampling': dict(SAMPLING), 'form': FORM, 'general': 'tiny_assistant', 'general_ratio': 1 / 3})
     stages.sft = ConfigDict({'label': 'Dev3', 'inputs': {'model': 'base', 'data': 'rejection'}} | SFT)
 
-    # Reward models: the policy's architecture with a scalar head, from judged pairs and labelled responses.
+    # Reward models: the policy's architecture with a scalar head, from judged pairs and labelled responses. Their scores are
+    # added up over the tokens: of held-out pairs the helpful model then orders .91 rightly, read at the last token .82.
     judged = {'kind': 'preferences', 'inputs': {'model': 'sft'}, 'sampling': dict(SAMPLING)}
     reward_model = {
-        'kind': 'reward_model', 'epochs': 2, 'batch': 16, 'row_length': 256, 'micro_rows': 4,
-        'optimizer': {'name': 'muon', 'learning_rate': 2e-3, 'schedule': 'cosine', 'warmup_steps': 5}}
+        'kind': 'reward_model', 'pooling': 'sum', 'batch': 32, 'row_length': 256, 'micro_rows': 4,
+        'optimizer': {'name': 'muon', 'learning_rate': 4e-3, 'schedule': 'cosine', 'warmup_steps': 5}}
     stages.helpful_pairs = ConfigDict(judged | {
-        'task': 'tiny_helpful', 'questions': 4000, 'samples': 4, 'margin': 2.0})
+        'task': 'tiny_helpful', 'questions': 8000, 'samples': 4, 'margin': 2.0})
     stages.helpful_rm = ConfigDict(reward_model | {
         'inputs': {'model': 'sft', 'data': 'helpful_pairs'}, 'loss': 'pairwise', 'reads': 'summary'})
     stages.safety_labels = ConfigDict(judged | {
@@ -75,9 +76,8 @@ def get_config(arg: str = '') -> ConfigDict:
         'inputs': {'model': 'sft', 'data': 'safety_labels'}, 'loss': 'pointwise', 'reads': 'response'})
 
     # Stage 4: all scenarios at T = 0.7; general requests and preference rewards in the last part only. The true preference
-    # is measured beside the reward models' score (weight 0), so that the report shows where the two part. They do: in a run
-    # at twice this rate the policy found that kind remarks pay where nothing was remarked; 40 steps took the helpful score
-    # from 0.5 to 2.1 standard deviations and the true helpfulness from 0.6 to 0.2.
+    # is measured beside the reward models' score (weight 0), so that the report shows where the two part. They do: kind
+    # remarks are paid where nothing was remarked, and the policy repeats them.
     general = 'everyday+knowledge+safety'
     stages.all_scenario_rl = ConfigDict({
         'label': 'R1', 'inputs': {'model': 'sft', 'helpful': 'helpful_rm', 'safety': 'safety_rm'}} | rl(
