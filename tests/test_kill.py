@@ -41,7 +41,7 @@ SUITES = {
     'experiments/tiny/r1.py': ('main', 'main@1', 'helpful', 'harmful', 'benign'),
 }
 # Of a step's metrics, all but how long things took.
-TIMED = ('seconds/', 'tokens_per_s/')
+TIMED = ('time', 'seconds/', 'tokens_per_s/')
 
 
 def start(experiment, workdir):
