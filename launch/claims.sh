@@ -9,10 +9,7 @@ set -euo pipefail
 case "${1:-}" in
     -h | --help) sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}"; exit 0 ;;
 esac
-workdir=("--workdir=${R1JAX_RUNS:-$ROOT/runs}/tiny-claims")
-for word in "$@"; do
-    case "$word" in --workdir | --workdir=*) workdir=() ;; esac
-done
+default_workdir tiny-claims "$@"
 install_r1jax data
 export PYTHONPATH="$ROOT${PYTHONPATH:+:$PYTHONPATH}"
-exec "$VENV/bin/python" -m experiments.tiny.claims ${workdir[@]+"${workdir[@]}"} "$@"
+exec "$VENV/bin/python" -m experiments.tiny.claims ${WORKDIR[@]+"${WORKDIR[@]}"} "$@"

@@ -1,5 +1,5 @@
 # Sourced by the other scripts of this folder: where things are, and an installation that is made once and
-# kept up to date. Sets ROOT (the checkout) and VENV; offers fail and install_r1jax.
+# kept up to date. Sets ROOT (the checkout) and VENV; offers fail, default_workdir and install_r1jax.
 #
 #   R1JAX_VENV                the virtual environment (default: .venv in the checkout)
 #   JAX_COMPILATION_CACHE_DIR where compiled programs are kept (default: ~/.cache/r1jax/jax)
@@ -42,6 +42,16 @@ find_python() {
         fi
     done
     fail 'no Python 3.11, 3.12 or 3.13 with venv and pip is on the PATH (Debian: apt install python3.11-venv)'
+}
+
+# default_workdir NAME ARG...: sets WORKDIR to the flag for the folder of that name among all runs, to nothing where
+# the arguments name a folder themselves.
+default_workdir() {
+    local word
+    WORKDIR=("--workdir=${R1JAX_RUNS:-$ROOT/runs}/$1")
+    for word in "${@:2}"; do
+        case "$word" in --workdir | --workdir=*) WORKDIR=() ;; esac
+    done
 }
 
 # What is to be installed. The folder .r1jax in the environment records, for each extra, what has been.

@@ -37,10 +37,7 @@ shift
 name="${file##*experiments/}"
 case "$name" in /*) name="$(basename "$name")" ;; esac
 name="$(printf %s "${name%.py}${arg:+-$arg}" | tr -c 'A-Za-z0-9_.-' '-')"
-workdir=("--workdir=${R1JAX_RUNS:-$ROOT/runs}/$name")
-for word in "$@"; do
-    case "$word" in --workdir | --workdir=*) workdir=() ;; esac
-done
+default_workdir "$name" "$@"
 
 install_r1jax data
-exec "$VENV/bin/python" -m r1jax run --config="$file${arg:+:$arg}" ${workdir[@]+"${workdir[@]}"} "$@"
+exec "$VENV/bin/python" -m r1jax run --config="$file${arg:+:$arg}" ${WORKDIR[@]+"${WORKDIR[@]}"} "$@"

@@ -68,6 +68,14 @@ def test_scripts_are_sound(script):
     assert script.read_text().startswith('#!/usr/bin/env bash\n') == (script.name != 'environment.sh')
 
 
+def test_claims_run_in_a_folder_of_their_own_unless_told_another(machine):
+    assert machine.run('launch/claims.sh', '--seeds=2').returncode == 0
+    assert machine.called('-m experiments') == [
+        f'-m experiments.tiny.claims --workdir={machine.root}/runs/tiny-claims --seeds=2']
+    assert machine.run('launch/claims.sh', '--workdir', 'other', '--table').returncode == 0
+    assert machine.called('-m experiments') == ['-m experiments.tiny.claims --workdir other --table']
+
+
 def test_first_call_installs_and_runs(machine):
     done = machine.run('launch/local.sh', 'experiments/tiny/r1_zero.py', '--config.seed=1')
     assert done.returncode == 0, done.stderr

@@ -29,7 +29,6 @@ from r1jax.errors import UserError
 from r1jax.runtime.files import write_json, write_text
 from r1jax.runtime.rollouts import read_rollouts
 
-SEEDS = (0, 1, 2)
 ARMS = {
     'r1': 'experiments/tiny/r1.py:seed={}',
     'random': 'experiments/tiny/r1_zero.py:arm=random_reward,seed={}',
@@ -68,7 +67,7 @@ class Row:
     """One measure of a claim.
 
     Attributes:
-        claim: its number and part.
+        claim: its number.
         says: what is claimed.
         measure: what the values are.
         value: of one seed, from its runs by arm.
@@ -144,7 +143,7 @@ ROWS = (
         gain('r1_zero', 'base', 'reflection_per_1k/T=1/all'),
         control=gain('r1_zero', 'base', 'reflection_per_1k/T=1/all', 'random'), against=RANDOM),
     Row('3', 'answers that reflect are more often right than others to the same problem',
-        'share right, reflecting - not, steps 26-50', reflecting_pays('r1'), control=reflecting_pays('random'),
+        'share right, reflecting - not, second half', reflecting_pays('r1'), control=reflecting_pays('random'),
         against=RANDOM),
     Row('4', 'the majority is above pass@1', 'cons@16 - pass@1 of Zero, T = 0.6',
         lambda runs: runs['r1'].figure('r1_zero', 'cons@16/T=0.6/all') - runs['r1'].figure('r1_zero', PASS)),
@@ -251,11 +250,12 @@ def run_all(workdir: pathlib.Path, seeds: Sequence[int], overrides: Sequence[str
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        '--workdir', default='runs/tiny-claims', type=pathlib.Path, help='the folder of the runs (%(default)s)')
-    parser.add_argument('--seeds', default=len(SEEDS), type=int, metavar='N', help='seeds 0 .. N - 1 (%(default)s)')
+    parser.add_argument('--workdir', required=True, type=pathlib.Path, help='the folder of the runs')
+    parser.add_argument('--seeds', default=3, type=int, metavar='N', help='seeds 0 .. N - 1 (%(default)s)')
     parser.add_argument('--table', action='store_true', help='run nothing: make the table from what is there')
     args, overrides = parser.parse_known_args()
+    if args.seeds < 1:
+        parser.error(f'--seeds must be at least 1, got {args.seeds}')
     workdir, seeds = args.workdir.resolve(), range(args.seeds)
     try:
         if not args.table:

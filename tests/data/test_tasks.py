@@ -144,9 +144,9 @@ def test_mixtures_have_their_rates():
     assert counts['arithmetic'] == 240 and 'safety' not in counts
     counts = Counter(example.task for example in take(400, 'tiny_helpful', seed=3))
     assert counts == {'everyday': 140, 'knowledge': 140, 'safety': 120}
-    counts = Counter(example.task for example in take(1000, 'tiny_scenarios', seed=3))
-    assert all(abs(counts[name] - number) <= 3 for name, number in {
-        'arithmetic': 100, 'logic': 62, 'choice': 50, 'code': 38, 'everyday': 250, 'knowledge': 250, 'safety': 250}.items())
+    counts = Counter(example.task for example in take(800, 'tiny_scenarios', seed=3))
+    assert counts == {'arithmetic': 80, 'logic': 50, 'choice': 40, 'code': 30, 'everyday': 200, 'knowledge': 200,
+                      'safety': 200}
     counts = Counter(example.task for example in take(400, 'tiny_assistant', seed=3))
     assert counts == {'everyday': 120, 'knowledge': 120, 'translation': 40, 'safety': 120}
 
