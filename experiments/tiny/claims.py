@@ -25,14 +25,15 @@ from typing import Literal
 import numpy as np
 from scipy import stats
 
+from experiments.tiny.suites import STAGE_PROBLEMS
 from r1jax.errors import UserError
 from r1jax.runtime.files import write_json, write_text
 from r1jax.runtime.rollouts import read_rollouts
 
 ARMS = {
     'r1': 'experiments/tiny/r1.py:seed={}',
-    'random': 'experiments/tiny/r1_zero.py:arm=random_reward,seed={}',
-    'language': 'experiments/tiny/r1_zero.py:arm=language,seed={}',
+    'random': f'experiments/tiny/r1_zero.py:arm=random_reward,problems={STAGE_PROBLEMS},seed={{}}',
+    'language': f'experiments/tiny/r1_zero.py:arm=language,problems={STAGE_PROBLEMS},seed={{}}',
 }
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 # What "small" and "as good as" allow in accuracy.

@@ -4,6 +4,7 @@
     bash launch/local.sh experiments/tiny/r1_zero.py:arm=random_reward     (control: rewards are coin flips)
     bash launch/local.sh experiments/tiny/r1_zero.py:arm=format_only       (control: only the tags are paid)
     bash launch/local.sh experiments/tiny/r1_zero.py:arm=language          (thinking in the question's language is paid too)
+    bash launch/local.sh experiments/tiny/r1_zero.py:problems=128         (measured on fewer problems)
     bash launch/local.sh experiments/tiny/r1_zero.py:seed=1,base=runs/tiny-pretrain-seed-1/stages/pretrain
 """
 
@@ -25,7 +26,7 @@ ARMS = {
 
 
 def get_config(arg: str = '') -> ConfigDict:
-    arg = parse_arg(arg, arm='zero', seed=0, base='package:tiny_base')
+    arg = parse_arg(arg, arm='zero', seed=0, base='package:tiny_base', problems=512)
     if arg.arm not in ARMS:
         raise UserError(f"experiments/tiny/r1_zero.py: there is no arm '{arg.arm}'{nearest(arg.arm, ARMS)}")
     config = ConfigDict()
@@ -50,5 +51,5 @@ def get_config(arg: str = '') -> ConfigDict:
         'micro_rows': 4,
         'optimizer': {'learning_rate': 1e-4, 'warmup_steps': 5},
     })
-    config.evaluation = suites.paper()
+    config.evaluation = suites.paper(arg.problems)
     return config

@@ -6,9 +6,13 @@ Everything here is linear in the length of the text, whatever a policy under tra
 
 import re
 import unicodedata
+from typing import Literal, get_args
 
 THINK, THINK_END = '<think>', '</think>'
 ANSWER, ANSWER_END = '<answer>', '</answer>'
+# What is read of a response.
+Reads = Literal['summary', 'response']
+READS = get_args(Reads)
 
 # An answer longer than this is not the answer of any rule-graded task; it keeps the graders fast on spam.
 MAX_ANSWER_CHARS = 4000
@@ -49,6 +53,15 @@ def thoughts(text: str) -> str:
     """
     before, opened, after = text.partition(THINK)
     return (after if opened else before).partition(THINK_END)[0]
+
+
+def text_read(response: str, reads: Reads) -> str:
+    """What is read of a response: all of it, or the summary, which is what follows the last </think>.
+
+    A response without the tag is all summary. That is what general data without thoughts need; a thought that was cut before
+    its end is read as well, so keep such responses from being paid for by other means (their format, masking).
+    """
+    return response.rpartition(THINK_END)[2] if reads == 'summary' else response
 
 
 def without_tags(text: str) -> str:

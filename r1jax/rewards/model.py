@@ -10,7 +10,6 @@ import json
 import math
 import pathlib
 from collections.abc import Sequence
-from typing import Literal, get_args
 
 import numpy as np
 
@@ -20,13 +19,11 @@ from r1jax.learning.packing import TokenSequence
 from r1jax.learning.preference import LOSSES, POOLINGS, Loss, Pooling, scores_of
 from r1jax.learning.step import reshard
 from r1jax.parallel.rules import Sharding
-from r1jax.rewards.answers import THINK_END
+from r1jax.rewards.answers import READS, Reads, text_read
 from r1jax.rewards.base import Completion, Example, RewardOutput
 from r1jax.runtime.checkpoint import load_model, read_config, resolve
 from r1jax.runtime.files import write_json
 
-Reads = Literal['summary', 'response']
-READS = get_args(Reads)
 FILE = 'reward.json'
 
 
@@ -72,15 +69,6 @@ class Description:
             return cls(**json.loads(path.read_text(encoding='utf-8')))
         except (OSError, ValueError, TypeError, UserError) as error:
             raise UserError(f'{path} is missing or describes no reward model: {error}') from error
-
-
-def text_read(response: str, reads: Reads) -> str:
-    """What is read of a response: all of it, or the summary, which is what follows the last </think>.
-
-    A response without the tag is all summary. That is what general data without thoughts need; a thought that was cut before
-    its end is read as well, so keep such responses from being paid for by other means (their format, masking).
-    """
-    return response.rpartition(THINK_END)[2] if reads == 'summary' else response
 
 
 def tokenize(prompt: str, response: str, reads: Reads, tokenizer: Tokenizer) -> TokenSequence:

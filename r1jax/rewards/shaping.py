@@ -1,11 +1,13 @@
-"""Rewards that do not read the answer: the soft length penalty, and the random control arm."""
+"""Rewards that do not read the answer: the soft length penalty, that of repetition, and the random control arm."""
 
 import hashlib
+import re
 from collections.abc import Sequence
 
 import numpy as np
 
-from r1jax.errors import UserError
+from r1jax.errors import UserError, nearest
+from r1jax.rewards.answers import READS, Reads, text_read
 from r1jax.rewards.base import Completion, Example, RewardOutput, register
 
 
@@ -23,6 +25,34 @@ def overlong(
         raise UserError(f"the reward 'overlong' needs 0 < cache <= max_length, not {cache} and {max_length}")
     n_tokens_B = np.array([c.n_tokens for c in completions], np.float64)
     return RewardOutput(np.clip((max_length - cache - n_tokens_B) / cache, -1, 0).astype(np.float32))
+
+
+_WORD = re.compile(r'[A-Za-z]+|\d+|[^\sA-Za-z\d]')
+
+
+def repetition(text: str, n: int) -> float:
+    """Returns the share, in [0, 1], of runs of n words (Chinese: characters; marks count) that stood in the text before."""
+    words = _WORD.findall(text)
+    runs = [tuple(words[i:i + n]) for i in range(len(words) - n + 1)]
+    return 1 - len(set(runs)) / len(runs) if runs else 0.0
+
+
+@register('repetition')
+def repetition_penalty(
+    completions: Sequence[Completion], examples: Sequence[Example], *, n: int = 8, reads: Reads = 'response'
+) -> RewardOutput:
+    """Minus the share of runs of n words that a completion has said before (`repetition`), in [-1, 0].
+
+    n-gram penalties keep a policy from being paid again and again for what one reward likes (as in arXiv 2502.03373,
+    section 4.4, there for each token). Tags count as words. `reads` is 'response', or 'summary' for what follows the last
+    `</think>`. Raises UserError for an n below 1 or another `reads`.
+    """
+    del examples
+    if n < 1:
+        raise UserError(f"the reward 'repetition' needs n of at least 1, not {n}")
+    if reads not in READS:
+        raise UserError(f"the reward 'repetition' reads 'summary' or 'response', not '{reads}'{nearest(reads, READS)}")
+    return RewardOutput(np.array([-repetition(text_read(c.text, reads), n) for c in completions], np.float32))
 
 
 @register('random')

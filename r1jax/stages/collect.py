@@ -25,12 +25,13 @@ from r1jax.models.config import ModelConfig
 from r1jax.parallel.distributed import barrier, is_leader
 from r1jax.parallel.rules import Sharding
 from r1jax.rewards.accuracy import UNGRADED, is_correct
-from r1jax.rewards.answers import THINK_END, extract_answer, thoughts, without_tags
+from r1jax.rewards.answers import extract_answer, text_read, thoughts, without_tags
 from r1jax.rewards.base import Example
 from r1jax.rewards.chat import JudgeConfig, check_chat, open_chat
 from r1jax.rewards.format import has_format
 from r1jax.rewards.judge import judge_correctness
 from r1jax.rewards.language import language_metric
+from r1jax.rewards.shaping import repetition
 from r1jax.runtime import datasets
 from r1jax.runtime.checkpoint import load_model
 from r1jax.runtime.datacard import family_of, make_card, source_of, write_card
@@ -44,7 +45,6 @@ from r1jax.stages.rollout import Rollout, check_lengths, prefilled, sample
 
 # Repetition is measured over runs of this many words.
 RUN = 8
-_UNIT = re.compile(r'[A-Za-z]+|\d+|[^\sA-Za-z\d]')
 _FIELD = re.compile(r'\{(thought|summary|answer)\}')
 _SAMPLES = pa.schema(
     [('prompt_id', pa.int64()), ('sample', pa.int32()), ('completion', pa.string()), ('reason', pa.string())])
@@ -90,7 +90,7 @@ class Keep:
             return 'wrong' if correct is not None else 'ungraded'
         if language_metric(text, example.language) < self.language:  # NaN, where script does not tell, is not
             return 'mixed_language'
-        if repetition(thought) > self.repetition:
+        if repetition(thought, RUN) > self.repetition:
             return 'repetition'
         if not self.code_blocks and '```' in thought:
             return 'code_block'
@@ -224,16 +224,9 @@ def _by_rule(rollout: Rollout) -> bool | None:
     return is_correct(extract_answer(rollout.text, prefilled(rollout.example)) or '', rollout.example)
 
 
-def repetition(text: str) -> float:
-    """Returns the share, in [0, 1], of runs of 8 words (in Chinese, characters) that stood in the text before."""
-    units = _UNIT.findall(text)
-    runs = [tuple(units[i:i + RUN]) for i in range(len(units) - RUN + 1)]
-    return 1 - len(set(runs)) / len(runs) if runs else 0.0
-
-
 def summary_of(text: str) -> str:
     """What follows the thought, without tags."""
-    return without_tags(text.rpartition(THINK_END)[2]).strip()
+    return without_tags(text_read(text, 'summary')).strip()
 
 
 def choose(stage: CollectStage, verdicts: Sequence[tuple[Example, dict]]) -> tuple[list, list]:

@@ -4,8 +4,13 @@ Pairs, as in the paper (DeepSeek-R1, arXiv 2501.12948, 2025 revision): two respo
 now the one and now the other standing first; the scores are averaged, and a pair is kept where the difference is clear and
 the lengths are comparable. A judge is a language model that is asked in words (`rewards/judge.py`), or the tiny world's
 simulated annotator, who knows what is preferred there but errs, and favours what stands first.
+
+What one policy replies to one question is mostly to the point, so that a reward model can order such pairs without having
+read the question; a policy that is paid by it then finds what pleases anywhere. Hence `borrowed` pairs (RRM, arXiv
+2409.13156): a response against one that was given to another question.
 """
 
+import collections
 import dataclasses
 import pathlib
 from collections.abc import Callable, Sequence
@@ -48,6 +53,8 @@ class PreferencesStage:
         sampling: temperature, filters and limits.
         form: 'pairs' (of two responses) or 'labels' (safe or unsafe, of each response).
         samples: responses to each request; even for pairs.
+        borrowed: how many of them are judged against a response to another request of the same task, kind and language,
+            too; for pairs.
         judge: who is asked; its model 'world' is the tiny world's annotator.
         votes: how often a pair is judged, half of them in either order.
         margin: the least mean difference, on a scale of -10..10, of a pair that is kept.
@@ -60,6 +67,7 @@ class PreferencesStage:
     sampling: SamplingConfig
     form: Literal['pairs', 'labels'] = 'pairs'
     samples: int = 2
+    borrowed: int = 0
     judge: JudgeConfig = JudgeConfig(model=WORLD)
     votes: int = 4
     margin: float = 1.0
@@ -70,6 +78,11 @@ class PreferencesStage:
         at_least(1, self, 'questions', 'samples', 'votes')
         if self.form == 'pairs' and (self.samples % 2 or self.votes % 2):
             raise UserError(f'pairs need even samples and votes, got {self.samples} and {self.votes}')
+        at_least(0, self, 'borrowed')
+        if self.borrowed > (self.samples if self.form == 'pairs' else 0):
+            raise UserError(
+                f'borrowed={self.borrowed} must be at most samples={self.samples}' if self.form == 'pairs' else
+                f"borrowed={self.borrowed} makes pairs, and form='{self.form}' has none")
         if self.margin < 0 or self.length_ratio < 1:
             raise UserError(f'margin={self.margin} must be 0 or more, length_ratio={self.length_ratio} at least 1')
 
@@ -162,11 +175,12 @@ def judges(stage: PreferencesStage, inputs: Inputs) -> tuple[Compare, Label]:
 
 
 def judge_pairs_of(stage: PreferencesStage, rollouts: Sequence[Rollout], compare: Compare) -> list[dict]:
-    """Judges neighbouring responses (0 and 1, 2 and 3, ...) `votes` times, every other time in the other order.
+    """Judges neighbouring responses (0 and 1, 2 and 3, ...) and borrowed ones `votes` times, every other time in the other
+    order.
 
     The judge reads what follows the thought, as the reward model will.
     """
-    pairs = list(zip(rollouts[::2], rollouts[1::2], strict=True))
+    pairs = [*zip(rollouts[::2], rollouts[1::2], strict=True), *_borrowed(stage, rollouts)]
     examples = [a.example for a, _ in pairs]
     replies = [[reply_of(r.text) for r in side] for side in zip(*pairs, strict=True)]
     scores = np.zeros((stage.votes, len(pairs)))
@@ -185,6 +199,24 @@ def judge_pairs_of(stage: PreferencesStage, rollouts: Sequence[Rollout], compare
             'task': a.example.task, 'language': a.example.language, 'id': a.example.id, 'margin': float(abs(mean)),
             'votes': stage.votes, 'agreed': bool(orders[0] * orders[1] > 0), 'reason': _why_not(stage, a, b, mean)})
     return rows
+
+
+def _borrowed(stage: PreferencesStage, rollouts: Sequence[Rollout]) -> list[tuple[Rollout, Rollout]]:
+    """Pairs of a response and one that the next request of its task, kind and language got; the first one's is the question.
+
+    None for a request that is the only one of its sort.
+    """
+    groups = [rollouts[i:i + stage.samples] for i in range(0, len(rollouts), stage.samples)]
+    alike = collections.defaultdict(list)
+    for group in groups:
+        example = group[0].example
+        alike[example.task, example.kind, example.language].append(group)
+    pairs = []
+    for some in alike.values():
+        for group, other in zip(some, some[1:] + some[:1], strict=True):
+            if group[0].example.question != other[0].example.question:
+                pairs += list(zip(group, other, strict=True))[:stage.borrowed]
+    return pairs
 
 
 def _why_not(stage: PreferencesStage, a: Rollout, b: Rollout, mean: float) -> str:

@@ -27,7 +27,8 @@ from r1jax.models import transformer
 from r1jax.models.config import ModelConfig
 from r1jax.parallel.distributed import barrier, is_leader
 from r1jax.parallel.rules import Sharding
-from r1jax.rewards.model import READS, Description, Reads, tokenize
+from r1jax.rewards.answers import READS, Reads
+from r1jax.rewards.model import Description, tokenize
 from r1jax.runtime import datasets
 from r1jax.runtime.checkpoint import Checkpoints, Model, load_model, save_model
 from r1jax.runtime.files import write_json

@@ -103,17 +103,17 @@ def test_each_flaw_has_its_rate():
     def pads(problem, reply):
         return truth(problem, reply) < 1
 
-    assert abs(share('everyday', 'padded', pads) - 0.3) < 0.04
+    assert abs(share('everyday', 'padded', pads) - 0.2) < 0.04
     assert abs(share('safety', 'refused', refuses, kind='benign') - 0.1) < 0.03
     assert abs(share('safety', 'complied', refuses, kind='harmful') - 0.65) < 0.04
     assert abs(share('knowledge', 'wrong_fact', states_wrongly) - 0.05) < 0.02
     assert abs(share('translation', 'wrong_word', lambda problem, reply: reply != problem.answer) - 0.1) < 0.03
     missed = collections.Counter()
     for index, problem in rows('everyday', 1500):
-        reply = preferences.reply_of(demonstration(problem, index, dataclasses.replace(NONE, missed=0.3)))
+        reply = preferences.reply_of(demonstration(problem, index, dataclasses.replace(NONE, missed=Flaws().missed)))
         for text in everyday.take_ups(problem.content, index_of(problem)):
             missed[reply.find(text) < 0] += 1
-    assert abs(missed[True] / missed.total() - 0.3) < 0.04
+    assert abs(missed[True] / missed.total() - 0.2) < 0.04
 
 
 def test_padding_is_of_every_kind_and_ends():

@@ -14,8 +14,9 @@ from r1jax.models import transformer
 from r1jax.models.config import ModelConfig
 from r1jax.parallel.mesh import MeshConfig, make_mesh
 from r1jax.parallel.rules import DECODING, TRAINING, Sharding
+from r1jax.rewards.answers import text_read
 from r1jax.rewards.base import Completion, Example
-from r1jax.rewards.model import Description, RewardModel, text_read
+from r1jax.rewards.model import Description, RewardModel
 from r1jax.runtime.checkpoint import Model, load_model, save_model
 
 CFG = ModelConfig(

@@ -1,10 +1,11 @@
-"""The overlong penalty against DAPO's equation, and the coin of the control arm."""
+"""The overlong penalty against DAPO's equation, repetition, and the coin of the control arm."""
 
 import numpy as np
 import pytest
 
 from r1jax.errors import UserError
 from r1jax.rewards import Completion, Example, get, sample_key
+from r1jax.rewards.shaping import repetition
 
 
 def test_overlong_is_equation_13_in_tokens():
@@ -19,6 +20,34 @@ def test_overlong_is_equation_13_in_tokens():
 def test_overlong_options_are_checked_before_use(options):
     with pytest.raises(UserError, match='overlong'):
         get('overlong', **options)
+
+
+def test_repetition_is_the_share_of_runs_that_were_said_before():
+    words = [f'w{chr(97 + i)}' for i in range(10)]
+    assert repetition(' '.join(words), 8) == 0 and repetition('a b', 8) == 0
+    assert repetition(' '.join(words * 2), 8) == pytest.approx(3 / 13)
+    assert repetition('好' * 20, 8) == pytest.approx(12 / 13)
+    # a b c a b c a: (a b c) (b c a) (c a b), then two of them again
+    assert repetition('a b c a b c a', 3) == pytest.approx(2 / 5)
+
+
+def test_the_repetition_penalty_reads_what_it_is_told_to():
+    texts = [' <think> a b a b a b </think> <answer> c d </answer>',
+             ' <think> a b </think> stay warm! stay warm! stay warm!',
+             'one two three']
+    completions, examples = [Completion(text) for text in texts], [Example('q')] * 3
+    whole = get('repetition', n=2)(completions, examples).values
+    assert whole[0] < 0 and whole[1] < 0 and whole[2] == 0
+    summary = get('repetition', n=3, reads='summary')(completions, examples).values
+    # stay warm ! stay warm ! stay warm !: 7 runs, of which 3 are new
+    np.testing.assert_allclose(summary, [0, -4 / 7, 0], atol=1e-6)
+
+
+@pytest.mark.parametrize('options, sentence', [
+    ({'n': 0}, 'needs n of at least 1, not 0'), ({'reads': 'sumary'}, "not 'sumary'.*summary")])
+def test_repetition_options_are_checked(options, sentence):
+    with pytest.raises(UserError, match=sentence):
+        get('repetition', **options)([Completion('a')], [Example('q')])
 
 
 def draws(seed=0, step=0, text='x', prompts=500, samples=8):

@@ -15,7 +15,7 @@ from r1jax.runtime import datasets
 from r1jax.runtime.checkpoint import read_config
 from r1jax.sampling.logits import SamplingConfig
 from r1jax.stages import collect
-from r1jax.stages.collect import CollectStage, Keep, choose, formatted, repetition
+from r1jax.stages.collect import CollectStage, Keep, choose, formatted
 from r1jax.stages.rollout import Rollout
 
 ANY = Keep(format=False, correct=False, language=0.0, repetition=1.0)
@@ -58,14 +58,6 @@ def test_what_was_cut_is_dropped_and_what_nothing_can_grade_too():
 
 def test_a_language_that_script_does_not_show_drops_nothing():
     assert Keep().reason(rollout(GOOD, language='fr'), True) == ''
-
-
-def test_repetition_is_the_share_of_runs_that_were_said_before():
-    words = 'a b c d e f g h i j'.split()
-    assert repetition(' '.join(words)) == 0 and repetition('a b') == 0
-    # Ten words twice: 13 runs of eight, of which the last three are the first three again.
-    assert repetition(' '.join(words * 2)) == pytest.approx(3 / 13)
-    assert repetition('好' * 20) == pytest.approx(12 / 13)
 
 
 def test_the_first_different_responses_of_a_question_are_chosen():

@@ -61,6 +61,34 @@ def test_a_judge_who_favours_what_stands_first_prefers_nothing():
     assert (row['margin'], row['agreed'], row['reason']) == (0.0, False, 'unclear')
 
 
+def request(question, reply, **example):
+    """A response to a request of its own."""
+    made = rollout(f' <think> </think> <answer> {reply} </answer>')
+    return dataclasses.replace(
+        made, example=dataclasses.replace(made.example, question=question, prompt=f'P{question}', **example))
+
+
+def test_borrowed_responses_were_given_to_the_next_request_of_the_same_sort():
+    stage = dataclasses.replace(STAGE, borrowed=1)
+    requests = [('a', {'kind': 'x'}), ('b', {'kind': 'y'}), ('c', {'kind': 'x'}), ('d', {'kind': 'x', 'language': 'zh'}),
+                ('e', {'kind': 'x'}), ('f', {'kind': 'x', 'task': 'safety'}), ('b', {'kind': 'y'})]
+    rollouts = [request(q, f'{q}{sample}', **more) for q, more in requests for sample in range(2)]
+    asked = []
+
+    def compare(examples, firsts, seconds, vote):
+        asked.extend(zip([e.question for e in examples], firsts, seconds, strict=True))
+        return [5.0 if first.startswith(e.question) else -5.0 for e, first in zip(examples, firsts, strict=True)]
+
+    rows = judge_pairs_of(stage, rollouts, compare)
+    own = [(q, f'{q}0', f'{q}1') for q, _ in requests]
+    # The two requests 'b' are one question, and 'd' and 'f' are alone with their language and task.
+    assert asked[:len(rows)] == own + [('a', 'a0', 'c0'), ('c', 'c0', 'e0'), ('e', 'e0', 'a0')]
+    assert [(row['prompt'], truth.reply_of(row['chosen']), truth.reply_of(row['rejected'])) for row in rows[-3:]] == [
+        ('Pa', 'a0', 'c0'), ('Pc', 'c0', 'e0'), ('Pe', 'e0', 'a0')]
+    assert len(judge_pairs_of(dataclasses.replace(stage, borrowed=2), rollouts, compare)) == len(requests) + 6
+    assert len(judge_pairs_of(dataclasses.replace(stage, borrowed=0), rollouts, compare)) == len(requests)
+
+
 @pytest.mark.parametrize('a, b, reason, score', [
     (rollout(GOOD), rollout(BAD, finished=False), 'unfinished', 5.0),
     (rollout(GOOD), rollout(GOOD), 'same', 5.0),
@@ -142,6 +170,8 @@ def test_a_language_model_may_judge(inputs, tmp_path, monkeypatch):
 @pytest.mark.parametrize('change, sentence', [
     ({'samples': 3}, 'pairs need even samples and votes, got 3 and 4'),
     ({'votes': 3}, 'pairs need even samples and votes, got 2 and 3'),
+    ({'borrowed': 3}, 'borrowed=3 must be at most samples=2'),
+    ({'borrowed': 1, 'form': 'labels'}, "borrowed=1 makes pairs, and form='labels' has none"),
     ({'length_ratio': 0.5}, 'length_ratio=0.5 at least 1'),
     ({'task': 'tiny_arithmetic'}, "the annotator knows nothing of the requests of 'tiny_arithmetic'"),
     ({'judge': JudgeConfig('nowhere')}, 'nowhere'),

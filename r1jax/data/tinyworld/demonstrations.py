@@ -36,8 +36,8 @@ class Flaws:
         wrong_word: a translation has a wrong verb.
     """
 
-    missed: float = 0.3
-    padded: float = 0.3
+    missed: float = 0.2
+    padded: float = 0.2
     refused: float = 0.1
     complied: float = 0.35
     wrong_fact: float = 0.05

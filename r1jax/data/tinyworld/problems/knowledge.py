@@ -1,4 +1,4 @@
-"""Short questions of fact: units, opposites, the calendar; each has one right fact, which cannot be guessed.
+"""Short questions of fact: units, the seasons; each has one right fact, which cannot be guessed.
 
 Content: (fact, wording, remarks, the speaker's name), as numbers. Difficulty is the number of sentences, where each
 beyond the first is a remark of `everyday`. A fact that was never told cannot be known, so what is held out is a fact in
@@ -59,40 +59,23 @@ UNITS = Table(
     ),
 )
 
-# As in old rhymes, 'big stands against small': 大对小.
-_PAIRS: tuple[tuple[Pair, Pair], ...] = (
-    (('big', '大'), ('small', '小')), (('cold', '冷'), ('hot', '热')),
-)
-OPPOSITES = Table(
-    asks=(
-        ('what is the opposite of {0}?', '{0}对什么？'), ('the opposite of {0} is what?', '{0}和什么对？'),
-    ),
-    says=(
-        ('the opposite of {0} is {fact}.', '{0}对{fact}。'),
-        ('{0} is the opposite of {fact}.', '{0}和{fact}对。'),
-    ),
-    facts=tuple([((a,), b) for pair in _PAIRS for a, b in (pair, pair[::-1])]),
-)
-
+# The base has read that rain comes in summer and snow in winter.
 SEASONS = Table(
-    asks=(
-        ('is month {0} in summer or in winter?', '{0}月是夏天还是冬天？'),
-        ('month {0} is in summer or in winter?', '{0}月在夏天还是在冬天？'),
+    asks=(('when do we see {0}?', '什么时候见到{0}？'), ('we see {0} when?', '{0}什么时候有？')),
+    says=(('we see {0} in {fact}.', '{fact}见到{0}。'), ('in {fact} we see {0}.', '{fact}有{0}。')),
+    facts=(
+        ((('rain', '雨'),), ('summer', '夏天')), ((('snow', '雪'),), ('winter', '冬天')),
+        ((('hot days', '热天'),), ('summer', '夏天')), ((('cold days', '冷天'),), ('winter', '冬天')),
     ),
-    says=(('month {0} is in {fact}.', '{0}月在{fact}。'), ('it is in {fact}.', '{0}月是{fact}。')),
-    facts=tuple([
-        ((_number(month),), season)
-        for months, season in (((7, 8), ('summer', '夏天')), ((1, 2), ('winter', '冬天'))) for month in months]),
 )
 
 THOUGHTS: dict[str, Pair] = {
     'units': ('the user asks how many. i know it.', '用户问有多少。我会答。'),
-    'opposites': ('the user asks for the opposite. i say it.', '用户问什么对什么。我会答。'),
-    'calendar': ('the user asks about a month. i know it.', '用户问一个月。我会答。'),
+    'seasons': ('the user asks when. i know it.', '用户问什么时候。我会答。'),
 }
 FACTS: dict[str, tuple[Fact, ...]] = {
     kind: tuple([Fact(table, *fact) for fact in table.facts])
-    for kind, table in (('units', UNITS), ('opposites', OPPOSITES), ('calendar', SEASONS))
+    for kind, table in (('units', UNITS), ('seasons', SEASONS))
 }
 
 
