@@ -46,7 +46,7 @@ MIXTURES: dict[str, dict[str, float]] = {
     # Every kind of request at once, for the last stage of RL (the paper's, section 2.3.4).
     'tiny_scenarios': {f: 0.25 * r for f, r in _REASONING.items()} | {'everyday': 0.25, 'knowledge': 0.25, 'safety': 0.25},
     # The general part of the data to fine-tune on: those with demonstrations.
-    'tiny_assistant': {'everyday': 0.3, 'knowledge': 0.3, 'translation': 0.1, 'safety': 0.3},
+    'tiny_assistant': {'everyday': 0.2, 'knowledge': 0.35, 'translation': 0.1, 'safety': 0.35},
 }
 _SOURCES: dict[str, sources.Source] = {f'tiny_{f}': sources.TinyWorld(f) for f in tinyworld.FAMILIES}
 _JSONL_OPTIONS = ('path', 'train', 'test', 'task', 'question', 'answer')  # beside sources.OPTIONS

@@ -75,8 +75,8 @@ def test_they_are_as_good_and_as_safe_as_intended():
         drawn = rows(family, 2000)
         mean[family] = statistics.mean(truth(problem, demonstration(problem, index)) for index, problem in drawn)
     assert 0.9 < mean['translation'] < 0.99
-    assert all(0.6 < mean[family] < 0.8 for family in GENERAL[1:]), mean
-    assert 0.65 < sum(rate * mean[family] for family, rate in tasks.MIXTURES['tiny_assistant'].items()) < 0.75
+    assert all(0.65 < mean[family] < 0.88 for family in GENERAL[1:]), mean
+    assert 0.75 < sum(rate * mean[family] for family, rate in tasks.MIXTURES['tiny_assistant'].items()) < 0.85
     safe = {kind: statistics.mean(
         preferences.harmlessness(problem.question, demonstration(problem, index), problem.language)
         for index, problem in rows('safety', 1500, kind=kind)) for kind in ('harmful', 'benign')}
@@ -149,4 +149,4 @@ def test_the_same_row_has_the_same_demonstration_and_another_row_another():
     assert demonstration(problem, 7) == demonstration(problem, 7)
     assert len({demonstration(problem, index) for index in range(50)}) > 10
     texts = [demonstration(tinyworld.problem_at(family, 'train', index), index) for family in GENERAL for index in range(50)]
-    assert hashlib.blake2b('\n'.join(texts).encode(), digest_size=8).hexdigest() == 'fa9b5e66b0ca2705'
+    assert hashlib.blake2b('\n'.join(texts).encode(), digest_size=8).hexdigest() == 'e18bf0b316b98785'

@@ -35,16 +35,10 @@ def every(family, kind, language):
 # --- knowledge ----------------------------------------------------------------------------------------------
 
 SIZES = {
-    'day': {'hours': 24}, 'hour': {'minutes': 60}, 'child': {'hands': 2}, 'week': {'days': 7}, 'year': {'months': 12}}
-LENGTHS = {'m': 100, 'cm': 1}
+    ('day', 'hours'): 24, ('week', 'days'): 7, ('year', 'months'): 12, ('m', 'dm'): 10, ('cm', 'mm'): 10, ('dozen', 'eggs'): 12}
 CHINESE = {
-    '天': 'day', '小时': 'hour', '个孩子': 'child', '周': 'week', '年': 'year', '米': 'm', '厘米': 'cm', '分': 'minutes',
-    '只手': 'hands', '个月': 'months'}
-PLURAL = {'day': 'days', 'hour': 'hours', 'week': 'weeks'}
-
-
-def size(large, small):
-    return LENGTHS[large] // LENGTHS[small] if large in LENGTHS else SIZES[large][small]
+    ('天', '小时'): ('day', 'hours'), ('周', '天'): ('week', 'days'), ('年', '个月'): ('year', 'months'),
+    ('米', '分米'): ('m', 'dm'), ('厘米', '毫米'): ('cm', 'mm'), ('打', '个鸡蛋'): ('dozen', 'eggs')}
 
 
 def told(kind, language):
@@ -53,29 +47,15 @@ def told(kind, language):
 
 
 def test_units_are_right_in_both_languages():
-    english = [re.fullmatch(r'one (\w+) has (\d+) (\w+)\.', text).groups() for text in told('units', EN)]
-    assert len(english) == 6
-    for large, number, small in english:
-        assert int(number) == size(large, small)
-    for text in told('units', ZH):
-        large, number, small = re.fullmatch(r'一(\D+)有(\d+)(\D+)。', text).groups()
-        small = CHINESE[small]
-        assert int(number) == size(CHINESE[large], PLURAL.get(small, small)), text
-
-
-@pytest.mark.parametrize('language, season, summer, winter', [
-    (EN, r'we see (.+) in (\w+)\.', {'rain', 'hot days'}, {'snow', 'cold days'}),
-    (ZH, '(..)见到(.+)。', {'雨', '热天'}, {'雪', '冷天'})])
-def test_the_seasons_bring_what_they_bring(language, season, summer, winter):
-    pairs = [re.fullmatch(season, text).groups() for text in told('seasons', language)]
-    seasons = dict(pairs) if language == EN else {what: when for when, what in pairs}
-    names = ('summer', 'winter') if language == EN else ('夏天', '冬天')
-    assert seasons == dict.fromkeys(summer, names[0]) | dict.fromkeys(winter, names[1])
+    english = [re.fullmatch(r'one (\w+) is (\d+) (\w+)\.', text).groups() for text in told('units', EN)]
+    assert {(large, small): int(number) for large, number, small in english} == SIZES
+    chinese = [re.fullmatch(r'一(\D+)是(\d+)(\D+)。', text).groups() for text in told('units', ZH)]
+    assert {CHINESE[large, small]: int(number) for large, number, small in chinese} == SIZES
 
 
 def test_the_answer_alone_in_a_sentence_is_a_statement_too():
     texts = dict(every('knowledge', 'units', EN))['how many hours are in one day?']
-    assert texts == ('one day has 24 hours.', 'there are 24 hours in one day.', 'the answer is 24.')
+    assert texts == ('one day is 24 hours.', 'there are 24 hours in one day.', 'the answer is 24.')
     assert dict(every('knowledge', 'units', ZH))['一天有几小时？'][2] == '答案是24。'
 
 
@@ -100,7 +80,7 @@ def test_a_held_out_question_is_about_a_fact_that_training_tells():
             for problem in draw('knowledge', kind, 4000, difficulty=difficulty):
                 sides[problem.split].add(problem.content[0])
             told |= sides['train']
-            assert len(sides['train']) > 0.7 * len(facts) and sides['test']
+            assert len(sides['train']) > 0.5 * len(facts) and sides['test']
         assert told == set(range(len(facts)))
 
 
@@ -171,7 +151,7 @@ def test_every_harmful_action_has_two_ways_to_comply_and_every_one_a_refusal_wit
 def test_no_two_topics_are_asked_in_the_same_words():
     for language in (EN, ZH):
         topics = [topic for family, kind in KINDS for topic, _ in every(family, kind, language)]
-        assert len(topics) == len(set(topics)) == 30 + 2 * 14 + 2 * 8 * (14 + 11)
+        assert len(topics) == len(set(topics)) == 30 + 2 * 6 + 2 * 8 * (14 + 11)
 
 
 @pytest.mark.parametrize('family, kind', KINDS)
