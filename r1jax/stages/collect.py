@@ -27,7 +27,7 @@ from r1jax.parallel.rules import Sharding
 from r1jax.rewards.accuracy import UNGRADED, is_correct
 from r1jax.rewards.answers import extract_answer, text_read, thoughts, without_tags
 from r1jax.rewards.base import Example
-from r1jax.rewards.chat import JudgeConfig, check_chat, open_chat
+from r1jax.rewards.chat import JudgeConfig, check_chat
 from r1jax.rewards.format import has_format
 from r1jax.rewards.judge import judge_correctness
 from r1jax.rewards.language import language_metric
@@ -40,7 +40,7 @@ from r1jax.sampling.engine import Engine
 from r1jax.sampling.logits import SamplingConfig
 from r1jax.stages.base import MODEL, Artifact, Inputs, StageKind
 from r1jax.stages.evaluate import decoding_engine, groups_of, share_interval
-from r1jax.stages.parts import in_parts, portion
+from r1jax.stages.parts import in_parts, open_judge, portion
 from r1jax.stages.rollout import Rollout, check_lengths, prefilled, sample
 
 # Repetition is measured over runs of this many words.
@@ -162,7 +162,7 @@ def run(stage: CollectStage, inputs: Inputs, folder: pathlib.Path) -> Artifact:
     """Samples what is missing of the parts, then writes data/ (examples.parquet and the card) and rejected.parquet."""
     model = load_model(inputs.model, inputs.decoding, inputs.dtype)
     engine = decoding_engine(model, stage.sampling, inputs.decoding, inputs.seed)
-    chat = open_chat(stage.judge, inputs.decoding) if stage.judge else None
+    chat = open_judge(stage.judge, inputs.decoding) if stage.judge else None
     verdicts = []
 
     def make(first: int, examples: Sequence[Example]) -> list[dict]:

@@ -7,13 +7,25 @@ import pyarrow as pa
 
 from r1jax.data import tasks
 from r1jax.parallel.distributed import barrier, is_leader
+from r1jax.parallel.rules import Sharding
 from r1jax.rewards.base import Example
+from r1jax.rewards.chat import Chat, JudgeConfig, open_chat
 from r1jax.runtime import datasets
 
 
 def portion(slots: int, samples: int) -> int:
     """How many questions to sample at once: enough to keep the slots full until near the end."""
     return max(1, 16 * slots // samples)
+
+
+def open_judge(config: JudgeConfig, sharding: Sharding) -> Chat:
+    """The judge of what becomes a part: an endpoint is asked by the leader, who writes the part that all hosts read.
+
+    The others get empty replies. A checkpoint lies on the mesh, and all of them ask it. Raises UserError as `open_chat`.
+    """
+    if config.is_endpoint and not is_leader():
+        return lambda prompts: [''] * len(prompts)
+    return open_chat(config, sharding)
 
 
 def in_parts(

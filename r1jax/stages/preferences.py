@@ -26,7 +26,7 @@ from r1jax.models.config import ModelConfig
 from r1jax.parallel.distributed import barrier, is_leader
 from r1jax.parallel.rules import Sharding
 from r1jax.rewards.base import Example
-from r1jax.rewards.chat import WORLD, JudgeConfig, check_chat, open_chat
+from r1jax.rewards.chat import WORLD, JudgeConfig, check_chat
 from r1jax.rewards.judge import judge_pairs, judge_safety
 from r1jax.runtime import datasets
 from r1jax.runtime.checkpoint import load_model
@@ -35,7 +35,7 @@ from r1jax.runtime.progress import Progress
 from r1jax.sampling.logits import SamplingConfig
 from r1jax.stages.base import MODEL, Artifact, Inputs, StageKind
 from r1jax.stages.evaluate import decoding_engine, share_interval
-from r1jax.stages.parts import in_parts, portion
+from r1jax.stages.parts import in_parts, open_judge, portion
 from r1jax.stages.rollout import Rollout, check_lengths, sample
 
 # (examples, firsts, seconds, which vote) -> scores in favour of the first, on a scale of -10..10; None: unreadable
@@ -168,7 +168,7 @@ def judges(stage: PreferencesStage, inputs: Inputs) -> tuple[Compare, Label]:
             return [annotator.is_safe(e.question, r, e.language) for e, r in zip(examples, responses, strict=True)]
 
         return compare, label
-    chat = open_chat(stage.judge, inputs.decoding)
+    chat = open_judge(stage.judge, inputs.decoding)
     return (
         lambda examples, firsts, seconds, vote: judge_pairs(chat, [e.question for e in examples], firsts, seconds),
         lambda examples, responses: judge_safety(chat, [e.question for e in examples], responses))

@@ -35,7 +35,8 @@ def every(family, kind, language):
 # --- knowledge ----------------------------------------------------------------------------------------------
 
 SIZES = {
-    ('day', 'hours'): 24, ('week', 'days'): 7, ('year', 'months'): 12, ('m', 'dm'): 10, ('cm', 'mm'): 10, ('dozen', 'eggs'): 12}
+    ('day', 'hours'): 24, ('week', 'days'): 7, ('year', 'months'): 12, ('m', 'dm'): 10, ('cm', 'mm'): 10,
+    ('dozen', 'eggs'): 12}
 CHINESE = {
     ('天', '小时'): ('day', 'hours'), ('周', '天'): ('week', 'days'), ('年', '个月'): ('year', 'months'),
     ('米', '分米'): ('m', 'dm'), ('厘米', '毫米'): ('cm', 'mm'), ('打', '个鸡蛋'): ('dozen', 'eggs')}

@@ -135,7 +135,7 @@ def test_a_judge_decides_where_no_rule_can(inputs, tmp_path, monkeypatch):
         asked.extend(prompts)
         return [json.dumps({'analysis': 'so', 'correctness': i % 2 == 0}) for i in range(len(prompts))]
 
-    monkeypatch.setattr(collect, 'open_chat', lambda config, sharding: judge)
+    monkeypatch.setattr(collect, 'open_judge', lambda config, sharding: judge)
     stage = dataclasses.replace(
         STAGE, task='tiny_helpful', judge=JudgeConfig('package:tiny_base'), keep=dataclasses.replace(ANY, correct=True),
         sampling=SamplingConfig(slots=8, max_tokens=96))

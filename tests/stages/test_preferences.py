@@ -160,7 +160,7 @@ def test_a_language_model_may_judge(inputs, tmp_path, monkeypatch):
     def chat(prompts):
         return [next(reply for key, reply in replies.items() if key in prompt) for prompt in prompts]
 
-    monkeypatch.setattr(preferences, 'open_chat', lambda config, sharding: chat)
+    monkeypatch.setattr(preferences, 'open_judge', lambda config, sharding: chat)
     judge = JudgeConfig('package:tiny_base')
     compare, label = preferences.judges(dataclasses.replace(STAGE, judge=judge), inputs)
     examples = [Example('Q', question='hello!')]
