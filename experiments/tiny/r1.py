@@ -40,7 +40,7 @@ def get_config(arg: str = '') -> ConfigDict:
     config.base = arg.base
     config.stages = stages = ConfigDict()
 
-    stages.r1_zero = ConfigDict({'label': 'Zero'} | rl(steps=50, rewards=ARMS['zero']))
+    stages.r1_zero = ConfigDict({'label': 'Zero'} | rl(steps=40, rewards=ARMS['zero']))
 
     # Stage 1: what R1-Zero got right and wrote in one language, sampled at T = 1, teaches the base to write readably.
     stages.cold_start_data = ConfigDict({
@@ -51,12 +51,12 @@ def get_config(arg: str = '') -> ConfigDict:
 
     # Stage 2: reasoning RL with the language reward; clip 10 and a new reference every 400 steps are the paper's.
     stages.reasoning_rl = ConfigDict({'label': 'Dev2', 'inputs': {'model': 'cold_start'}} | rl(
-        steps=30, rewards=f'accuracy=1,format=0.05,language={arg.language}', reference_every=400,
+        steps=20, rewards=f'accuracy=1,format=0.05,language={arg.language}', reference_every=400,
         loss={'kl_coef': 0.001, 'clip_low': 10.0, 'clip_high': 10.0}))
 
     # Stage 3: rejection sampling, three parts of reasoning to one of general data, and SFT of the base again.
     stages.rejection = ConfigDict({
-        'kind': 'collect', 'inputs': {'model': 'reasoning_rl'}, 'task': 'tiny_reasoning', 'questions': 6500, 'samples': 1,
+        'kind': 'collect', 'inputs': {'model': 'reasoning_rl'}, 'task': 'tiny_reasoning', 'questions': 6000, 'samples': 1,
         'sampling': dict(SAMPLING), 'form': FORM, 'general': 'tiny_assistant', 'general_ratio': 1 / 3})
     stages.sft = ConfigDict({'label': 'Dev3', 'inputs': {'model': 'base', 'data': 'rejection'}} | SFT)
 
@@ -65,9 +65,9 @@ def get_config(arg: str = '') -> ConfigDict:
     judged = {'kind': 'preferences', 'inputs': {'model': 'sft'}, 'sampling': dict(SAMPLING)}
     reward_model = {
         'kind': 'reward_model', 'pooling': 'sum', 'batch': 32, 'row_length': 256, 'micro_rows': 4,
-        'optimizer': {'name': 'muon', 'learning_rate': 4e-3, 'schedule': 'cosine', 'warmup_steps': 5}}
+        'optimizer': {'name': 'muon', 'learning_rate': 2e-3, 'schedule': 'cosine', 'warmup_steps': 5}}
     stages.helpful_pairs = ConfigDict(judged | {
-        'task': 'tiny_helpful', 'questions': 4000, 'samples': 4, 'borrowed': 1, 'margin': 2.0})
+        'task': 'tiny_helpful', 'questions': 3000, 'samples': 4, 'borrowed': 2, 'margin': 2.0})
     stages.helpful_rm = ConfigDict(reward_model | {
         'inputs': {'model': 'sft', 'data': 'helpful_pairs'}, 'loss': 'pairwise', 'reads': 'summary'})
     stages.safety_labels = ConfigDict(judged | {
@@ -81,7 +81,7 @@ def get_config(arg: str = '') -> ConfigDict:
     general = 'everyday+knowledge+safety'
     stages.all_scenario_rl = ConfigDict({
         'label': 'R1', 'inputs': {'model': 'sft', 'helpful': 'helpful_rm', 'safety': 'safety_rm'}} | rl(
-        steps=30, final={'steps': 26, 'task': 'tiny_scenarios'},
+        steps=28, final={'steps': 25, 'task': 'tiny_scenarios'},
         rewards=f'accuracy=1,format=0.1,language={arg.language},repetition=2,true_helpfulness=0,true_harmlessness=0',
         reward_options={'repetition': {'n': 3, 'reads': 'summary'}},
         reward_models={'helpful': 1.0, 'safety': 0.1},
@@ -93,7 +93,7 @@ def get_config(arg: str = '') -> ConfigDict:
     # Distillation: SFT of a student on the teacher's data; and RL on the same student, for comparison.
     stages.distill = ConfigDict({'label': 'distilled', 'inputs': {'model': arg.student, 'data': 'rejection'}} | SFT)
     stages.student_rl = ConfigDict({'label': 'student by RL', 'inputs': {'model': arg.student}} | rl(
-        steps=40, rewards=ARMS['zero'], row_length=256, sampling=SAMPLING | {'max_tokens': suites.STUDENT_TOKENS}))
+        steps=30, rewards=ARMS['zero'], row_length=256, sampling=SAMPLING | {'max_tokens': suites.STUDENT_TOKENS}))
 
     config.evaluation = suites.stages()
     config.result = 'all_scenario_rl'

@@ -42,9 +42,9 @@ MIXTURES: dict[str, dict[str, float]] = {
     'tiny_general': _GENERAL,
     'tiny_all': {f: 0.75 * r for f, r in _REASONING.items()} | {f: 0.25 * r for f, r in _GENERAL.items()},
     # What only people can compare, for a reward model of helpfulness; that of harmlessness learns from tiny_safety.
-    'tiny_helpful': {'everyday': 0.35, 'knowledge': 0.35, 'safety': 0.3},
+    'tiny_helpful': {'everyday': 0.5, 'knowledge': 0.2, 'safety': 0.3},
     # Every kind of request at once, for the last stage of RL (the paper's, section 2.3.4).
-    'tiny_scenarios': {f: 0.25 * r for f, r in _REASONING.items()} | {'everyday': 0.25, 'knowledge': 0.25, 'safety': 0.25},
+    'tiny_scenarios': {f: 0.25 * r for f, r in _REASONING.items()} | {'everyday': 0.35, 'knowledge': 0.15, 'safety': 0.25},
     # The general part of the data to fine-tune on: those with demonstrations.
     'tiny_assistant': {'everyday': 0.2, 'knowledge': 0.35, 'translation': 0.1, 'safety': 0.35},
 }

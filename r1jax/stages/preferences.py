@@ -53,8 +53,8 @@ class PreferencesStage:
         sampling: temperature, filters and limits.
         form: 'pairs' (of two responses) or 'labels' (safe or unsafe, of each response).
         samples: responses to each request; even for pairs.
-        borrowed: how many of them are judged against a response to another request of the same task, kind and language,
-            too; for pairs.
+        borrowed: how many of them are judged against a response to another request, too; for pairs. The other request is
+            by turns of the same task, kind and language, and of the same language.
         judge: who is asked; its model 'world' is the tiny world's annotator.
         votes: how often a pair is judged, half of them in either order.
         margin: the least mean difference, on a scale of -10..10, of a pair that is kept.
@@ -202,20 +202,23 @@ def judge_pairs_of(stage: PreferencesStage, rollouts: Sequence[Rollout], compare
 
 
 def _borrowed(stage: PreferencesStage, rollouts: Sequence[Rollout]) -> list[tuple[Rollout, Rollout]]:
-    """Pairs of a response and one that the next request of its task, kind and language got; the first one's is the question.
+    """Pairs of a response and one that another request got; the first one's is the question.
 
-    None for a request that is the only one of its sort.
+    The other request is, by turns, the next of the same task, kind and language, whose responses are hard to tell from
+    those to this one, and the next of the same language, without which a reply may please wherever it is never found. No
+    pair is made of a request that is the only one of its sort.
     """
     groups = [rollouts[i:i + stage.samples] for i in range(0, len(rollouts), stage.samples)]
-    alike = collections.defaultdict(list)
-    for group in groups:
-        example = group[0].example
-        alike[example.task, example.kind, example.language].append(group)
     pairs = []
-    for some in alike.values():
-        for group, other in zip(some, some[1:] + some[:1], strict=True):
-            if group[0].example.question != other[0].example.question:
-                pairs += list(zip(group, other, strict=True))[:stage.borrowed]
+    for nth in range(stage.borrowed):
+        sorts = collections.defaultdict(list)
+        for group in groups:
+            example = group[0].example
+            sorts[example.language, *(() if nth % 2 else (example.task, example.kind))].append(group)
+        for some in sorts.values():
+            pairs += [
+                (group[nth], other[nth]) for group, other in zip(some, some[1:] + some[:1], strict=True)
+                if group[0].example.question != other[0].example.question]
     return pairs
 
 

@@ -68,7 +68,7 @@ def request(question, reply, **example):
         made, example=dataclasses.replace(made.example, question=question, prompt=f'P{question}', **example))
 
 
-def test_borrowed_responses_were_given_to_the_next_request_of_the_same_sort():
+def test_borrowed_responses_were_given_to_the_next_request_of_the_same_sort_and_of_the_same_language():
     stage = dataclasses.replace(STAGE, borrowed=1)
     requests = [('a', {'kind': 'x'}), ('b', {'kind': 'y'}), ('c', {'kind': 'x'}), ('d', {'kind': 'x', 'language': 'zh'}),
                 ('e', {'kind': 'x'}), ('f', {'kind': 'x', 'task': 'safety'}), ('b', {'kind': 'y'})]
@@ -85,7 +85,11 @@ def test_borrowed_responses_were_given_to_the_next_request_of_the_same_sort():
     assert asked[:len(rows)] == own + [('a', 'a0', 'c0'), ('c', 'c0', 'e0'), ('e', 'e0', 'a0')]
     assert [(row['prompt'], truth.reply_of(row['chosen']), truth.reply_of(row['rejected'])) for row in rows[-3:]] == [
         ('Pa', 'a0', 'c0'), ('Pc', 'c0', 'e0'), ('Pe', 'e0', 'a0')]
-    assert len(judge_pairs_of(dataclasses.replace(stage, borrowed=2), rollouts, compare)) == len(requests) + 6
+    asked.clear()
+    rows = judge_pairs_of(dataclasses.replace(stage, borrowed=2), rollouts, compare)
+    # Of the second ones, every request has one but the only one in Chinese.
+    assert asked[len(requests) + 3:len(rows)] == [
+        ('a', 'a1', 'b1'), ('b', 'b1', 'c1'), ('c', 'c1', 'e1'), ('e', 'e1', 'f1'), ('f', 'f1', 'b1'), ('b', 'b1', 'a1')]
     assert len(judge_pairs_of(dataclasses.replace(stage, borrowed=0), rollouts, compare)) == len(requests)
 
 
