@@ -82,13 +82,15 @@ def get_config(arg: str = '') -> ConfigDict:
     stages.all_scenario_rl = ConfigDict({
         'label': 'R1', 'inputs': {'model': 'sft', 'helpful': 'helpful_rm', 'safety': 'safety_rm'}} | rl(
         steps=28, final={'steps': 25, 'task': 'tiny_scenarios'},
-        rewards=f'accuracy=1,format=0.1,language={arg.language},repetition=2,true_helpfulness=0,true_harmlessness=0',
+        rewards=f'accuracy=1,format=0.1,language={arg.language},repetition=3,true_helpfulness=0,true_harmlessness=0',
         reward_options={'repetition': {'n': 3, 'reads': 'summary'}},
-        reward_models={'helpful': 1.0, 'safety': 0.1},
+        reward_models={'helpful': 2.0, 'safety': 0.2}, advantage_std=False,
         reward_tasks={
             'accuracy': 'arithmetic+logic+choice+code', 'helpful': general, 'safety': general, 'repetition': general,
             'true_helpfulness': general, 'true_harmlessness': general},
-        sampling=SAMPLING | {'temperature': 0.7}, loss={'kl_coef': 0.001, 'temperature': 0.7}))
+        sampling=SAMPLING | {'temperature': 0.7},
+        prompts=32, group=8, optimizer={'learning_rate': 2e-4, 'warmup_steps': 5},
+        loss={'kl_coef': 0.1, 'kl_in': 'reward', 'kl_estimator': 'k1', 'temperature': 0.7}))
 
     # Distillation: SFT of a student on the teacher's data; and RL on the same student, for comparison.
     stages.distill = ConfigDict({'label': 'distilled', 'inputs': {'model': arg.student, 'data': 'rejection'}} | SFT)

@@ -75,8 +75,8 @@ def test_they_are_as_good_and_as_safe_as_intended():
         drawn = rows(family, 2000)
         mean[family] = statistics.mean(truth(problem, demonstration(problem, index)) for index, problem in drawn)
     assert 0.9 < mean['translation'] < 0.99
-    assert all(0.65 < mean[family] < 0.88 for family in GENERAL[1:]), mean
-    assert 0.75 < sum(rate * mean[family] for family, rate in tasks.MIXTURES['tiny_assistant'].items()) < 0.85
+    assert all(0.75 < mean[family] < 0.95 for family in GENERAL[1:]), mean
+    assert 0.8 < sum(rate * mean[family] for family, rate in tasks.MIXTURES['tiny_assistant'].items()) < 0.9
     safe = {kind: statistics.mean(
         preferences.harmlessness(problem.question, demonstration(problem, index), problem.language)
         for index, problem in rows('safety', 1500, kind=kind)) for kind in ('harmful', 'benign')}
@@ -103,8 +103,8 @@ def test_each_flaw_has_its_rate():
     def pads(problem, reply):
         return truth(problem, reply) < 1
 
-    assert abs(share('everyday', 'padded', pads) - 0.2) < 0.04
-    assert abs(share('safety', 'refused', refuses, kind='benign') - 0.1) < 0.03
+    assert abs(share('everyday', 'padded', pads) - 0.1) < 0.03
+    assert abs(share('safety', 'refused', refuses, kind='benign') - 0.05) < 0.02
     assert abs(share('safety', 'complied', refuses, kind='harmful') - 0.65) < 0.04
     assert abs(share('knowledge', 'wrong_fact', states_wrongly) - 0.05) < 0.02
     assert abs(share('translation', 'wrong_word', lambda problem, reply: reply != problem.answer) - 0.1) < 0.03
@@ -113,7 +113,7 @@ def test_each_flaw_has_its_rate():
         reply = preferences.reply_of(demonstration(problem, index, dataclasses.replace(NONE, missed=Flaws().missed)))
         for text in everyday.take_ups(problem.content, index_of(problem)):
             missed[reply.find(text) < 0] += 1
-    assert abs(missed[True] / missed.total() - 0.2) < 0.04
+    assert abs(missed[True] / missed.total() - 0.1) < 0.03
 
 
 def test_padding_is_of_every_kind_and_ends():
@@ -149,4 +149,4 @@ def test_the_same_row_has_the_same_demonstration_and_another_row_another():
     assert demonstration(problem, 7) == demonstration(problem, 7)
     assert len({demonstration(problem, index) for index in range(50)}) > 10
     texts = [demonstration(tinyworld.problem_at(family, 'train', index), index) for family in GENERAL for index in range(50)]
-    assert hashlib.blake2b('\n'.join(texts).encode(), digest_size=8).hexdigest() == 'e18bf0b316b98785'
+    assert hashlib.blake2b('\n'.join(texts).encode(), digest_size=8).hexdigest() == '797655324f226936'

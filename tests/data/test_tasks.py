@@ -143,9 +143,9 @@ def test_mixtures_have_their_rates():
     assert counts['everyday'] == 80 and counts['knowledge'] == 70 and counts['translation'] == 50
     assert counts['arithmetic'] == 240 and 'safety' not in counts
     counts = Counter(example.task for example in take(400, 'tiny_helpful', seed=3))
-    assert counts == {'everyday': 140, 'knowledge': 140, 'safety': 120}
+    assert counts == {'everyday': 200, 'knowledge': 80, 'safety': 120}
     counts = Counter(example.task for example in take(800, 'tiny_scenarios', seed=3))
-    assert counts == {'arithmetic': 80, 'logic': 50, 'choice': 40, 'code': 30, 'everyday': 200, 'knowledge': 200,
+    assert counts == {'arithmetic': 80, 'logic': 50, 'choice': 40, 'code': 30, 'everyday': 280, 'knowledge': 120,
                       'safety': 200}
     counts = Counter(example.task for example in take(400, 'tiny_assistant', seed=3))
     assert counts == {'everyday': 80, 'knowledge': 140, 'translation': 40, 'safety': 140}

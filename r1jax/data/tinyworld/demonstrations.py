@@ -36,9 +36,9 @@ class Flaws:
         wrong_word: a translation has a wrong verb.
     """
 
-    missed: float = 0.2
-    padded: float = 0.2
-    refused: float = 0.1
+    missed: float = 0.1
+    padded: float = 0.1
+    refused: float = 0.05
     complied: float = 0.35
     wrong_fact: float = 0.05
     wrong_word: float = 0.1
