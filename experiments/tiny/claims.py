@@ -25,6 +25,7 @@ from typing import Literal
 import numpy as np
 from scipy import stats
 
+from experiments.tiny.r1 import ZERO_STEPS
 from experiments.tiny.suites import STAGE_PROBLEMS
 from r1jax.errors import UserError
 from r1jax.runtime.files import write_json, write_text
@@ -32,8 +33,9 @@ from r1jax.runtime.rollouts import read_rollouts
 
 ARMS = {
     'r1': 'experiments/tiny/r1.py:seed={}',
-    'random': f'experiments/tiny/r1_zero.py:arm=random_reward,problems={STAGE_PROBLEMS},seed={{}}',
-    'language': f'experiments/tiny/r1_zero.py:arm=language,problems={STAGE_PROBLEMS},seed={{}}',
+    # As long, and measured on the same problems, as R1-Zero in r1.py.
+    'random': f'experiments/tiny/r1_zero.py:arm=random_reward,steps={ZERO_STEPS},problems={STAGE_PROBLEMS},seed={{}}',
+    'language': f'experiments/tiny/r1_zero.py:arm=language,steps={ZERO_STEPS},problems={STAGE_PROBLEMS},seed={{}}',
 }
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 # What "small" and "as good as" allow in accuracy.

@@ -4,7 +4,7 @@
     bash launch/local.sh experiments/tiny/r1_zero.py:arm=random_reward     (control: rewards are coin flips)
     bash launch/local.sh experiments/tiny/r1_zero.py:arm=format_only       (control: only the tags are paid)
     bash launch/local.sh experiments/tiny/r1_zero.py:arm=language          (thinking in the question's language is paid too)
-    bash launch/local.sh experiments/tiny/r1_zero.py:problems=128         (measured on fewer problems)
+    bash launch/local.sh experiments/tiny/r1_zero.py:steps=40,problems=160  (shorter, and measured on fewer problems)
     bash launch/local.sh experiments/tiny/r1_zero.py:seed=1,base=runs/tiny-pretrain-seed-1/stages/pretrain
 """
 
@@ -26,7 +26,7 @@ ARMS = {
 
 
 def get_config(arg: str = '') -> ConfigDict:
-    arg = parse_arg(arg, arm='zero', seed=0, base='package:tiny_base', problems=512)
+    arg = parse_arg(arg, arm='zero', seed=0, base='package:tiny_base', problems=512, steps=50)
     if arg.arm not in ARMS:
         raise UserError(f"experiments/tiny/r1_zero.py: there is no arm '{arg.arm}'{nearest(arg.arm, ARMS)}")
     config = ConfigDict()
@@ -40,7 +40,7 @@ def get_config(arg: str = '') -> ConfigDict:
         'task': 'tiny_reasoning',
         # Accuracy still creeps up afterwards, but reflection has its peak near step 30: at 60, one seed of three has less
         # than twice its base's at T = 1 (12.9 -> 25.4 words per 1,000 tokens; 26.8 at 50).
-        'steps': 50,
+        'steps': arg.steps,
         'prompts': 16,
         'group': 16,
         'minibatches': 2,

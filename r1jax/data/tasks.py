@@ -46,7 +46,7 @@ MIXTURES: dict[str, dict[str, float]] = {
     # Every kind of request at once, for the last stage of RL (the paper's, section 2.3.4).
     'tiny_scenarios': {f: 0.25 * r for f, r in _REASONING.items()} | {'everyday': 0.35, 'knowledge': 0.15, 'safety': 0.25},
     # The general part of the data to fine-tune on: those with demonstrations.
-    'tiny_assistant': {'everyday': 0.2, 'knowledge': 0.35, 'translation': 0.1, 'safety': 0.35},
+    'tiny_assistant': {'everyday': 0.4, 'knowledge': 0.25, 'translation': 0.05, 'safety': 0.3},
 }
 _SOURCES: dict[str, sources.Source] = {f'tiny_{f}': sources.TinyWorld(f) for f in tinyworld.FAMILIES}
 _JSONL_OPTIONS = ('path', 'train', 'test', 'task', 'question', 'answer')  # beside sources.OPTIONS

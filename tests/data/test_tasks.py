@@ -148,7 +148,7 @@ def test_mixtures_have_their_rates():
     assert counts == {'arithmetic': 80, 'logic': 50, 'choice': 40, 'code': 30, 'everyday': 280, 'knowledge': 120,
                       'safety': 200}
     counts = Counter(example.task for example in take(400, 'tiny_assistant', seed=3))
-    assert counts == {'everyday': 80, 'knowledge': 140, 'translation': 40, 'safety': 140}
+    assert counts == {'everyday': 160, 'knowledge': 100, 'translation': 20, 'safety': 120}
 
 
 def test_the_tasks_of_safety_and_of_every_mixture_are_what_their_names_say():
