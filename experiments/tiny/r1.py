@@ -63,7 +63,7 @@ def get_config(arg: str = '') -> ConfigDict:
     stages.sft = ConfigDict({'label': 'Dev3', 'inputs': {'model': 'base', 'data': 'rejection'}} | SFT)
 
     # Reward models: the policy's architecture with a scalar head, from judged pairs and labelled responses. Their scores are
-    # added up over the tokens: of held-out pairs the helpful model then orders .91 rightly, read at the last token .82.
+    # added up over the tokens, and half of the pairs are borrowed (WORKSPACE.md has what either is worth).
     judged = {'kind': 'preferences', 'inputs': {'model': 'sft'}, 'sampling': dict(SAMPLING)}
     reward_model = {
         'kind': 'reward_model', 'pooling': 'sum', 'batch': 32, 'row_length': 256, 'micro_rows': 4,
@@ -78,8 +78,9 @@ def get_config(arg: str = '') -> ConfigDict:
         'inputs': {'model': 'sft', 'data': 'safety_labels'}, 'loss': 'pointwise', 'reads': 'response'})
 
     # Stage 4: all scenarios at T = 0.7; general requests and preference rewards in the last part only. The true preference
-    # is measured beside the reward models' score (weight 0), so that the report shows where the two part. They do: kind
-    # remarks are paid where nothing was remarked, and the policy repeats them.
+    # is measured beside the reward models' score (weight 0), so that the report shows where the two part. Against hacking:
+    # many prompts with few responses each, advantages in the rewards' own scale (a group whose responses are all good differs
+    # by the reward model's noise alone), a KL penalty in the reward, and one on repetition.
     general = 'everyday+knowledge+safety'
     stages.all_scenario_rl = ConfigDict({
         'label': 'R1', 'inputs': {'model': 'sft', 'helpful': 'helpful_rm', 'safety': 'safety_rm'}} | rl(
