@@ -29,7 +29,7 @@ def rl(**changed) -> dict:
     """The settings that all stages of reinforcement learning share."""
     return {
         'kind': 'grpo', 'task': 'tiny_reasoning', 'prompts': 16, 'group': 16, 'minibatches': 2, 'row_length': 192,
-        'micro_rows': 4, 'sampling': dict(SAMPLING), 'loss': {'kl_coef': 0.001},
+        'micro_rows': 4, 'sampling': dict(SAMPLING), 'loss': {'kl_coef': 0.001}, 'old_logprobs': 'sampler',
         'optimizer': {'learning_rate': 1e-4, 'warmup_steps': 5}} | changed
 
 
@@ -58,7 +58,7 @@ def get_config(arg: str = '') -> ConfigDict:
 
     # Stage 3: rejection sampling, three parts of reasoning to one of general data, and SFT of the base again.
     stages.rejection = ConfigDict({
-        'kind': 'collect', 'inputs': {'model': 'reasoning_rl'}, 'task': 'tiny_reasoning', 'questions': 6000, 'samples': 1,
+        'kind': 'collect', 'inputs': {'model': 'reasoning_rl'}, 'task': 'tiny_reasoning', 'questions': 5600, 'samples': 1,
         'sampling': dict(SAMPLING), 'form': FORM, 'general': 'tiny_assistant', 'general_ratio': 1 / 3})
     stages.sft = ConfigDict({'label': 'Dev3', 'inputs': {'model': 'base', 'data': 'rejection'}} | SFT)
 
@@ -69,11 +69,11 @@ def get_config(arg: str = '') -> ConfigDict:
         'kind': 'reward_model', 'pooling': 'sum', 'batch': 32, 'row_length': 256, 'micro_rows': 4,
         'optimizer': {'name': 'muon', 'learning_rate': 2e-3, 'schedule': 'cosine', 'warmup_steps': 5}}
     stages.helpful_pairs = ConfigDict(judged | {
-        'task': 'tiny_helpful', 'questions': 3000, 'samples': 4, 'borrowed': 2, 'margin': 2.0})
+        'task': 'tiny_helpful', 'questions': 2600, 'samples': 4, 'borrowed': 2, 'margin': 2.0})
     stages.helpful_rm = ConfigDict(reward_model | {
         'inputs': {'model': 'sft', 'data': 'helpful_pairs'}, 'loss': 'pairwise', 'reads': 'summary'})
     stages.safety_labels = ConfigDict(judged | {
-        'task': 'tiny_safety', 'form': 'labels', 'questions': 2000, 'samples': 1})
+        'task': 'tiny_safety', 'form': 'labels', 'questions': 1500, 'samples': 1})
     stages.safety_rm = ConfigDict(reward_model | {
         'inputs': {'model': 'sft', 'data': 'safety_labels'}, 'loss': 'pointwise', 'reads': 'response'})
 

@@ -4,7 +4,7 @@
     bash launch/local.sh experiments/tiny/r1_zero.py:arm=random_reward     (control: rewards are coin flips)
     bash launch/local.sh experiments/tiny/r1_zero.py:arm=format_only       (control: only the tags are paid)
     bash launch/local.sh experiments/tiny/r1_zero.py:arm=language          (thinking in the question's language is paid too)
-    bash launch/local.sh experiments/tiny/r1_zero.py:steps=40,problems=160  (shorter, and measured on fewer problems)
+    bash launch/local.sh experiments/tiny/r1_zero.py:steps=40,problems=128  (shorter, and measured on fewer problems)
     bash launch/local.sh experiments/tiny/r1_zero.py:seed=1,base=runs/tiny-pretrain-seed-1/stages/pretrain
 """
 

@@ -4,7 +4,7 @@ from ml_collections import ConfigDict
 
 SLOTS, MAX_TOKENS, CHUNK = 128, 96, 8
 STUDENT_TOKENS = 128
-STAGE_PROBLEMS = 160
+STAGE_PROBLEMS = 128
 
 
 def _suite(
@@ -34,7 +34,7 @@ def stages() -> ConfigDict:
     replies are let through, because the student's tokenizer cuts the same text into a fourth more tokens.
     """
     return ConfigDict({'suites': _reasoning(STAGE_PROBLEMS, STUDENT_TOKENS) | {
-        'helpful': _suite('tiny_helpful', 160, 4, max_tokens=STUDENT_TOKENS),
+        'helpful': _suite('tiny_helpful', 128, 4, max_tokens=STUDENT_TOKENS),
         'harmful': _suite('tiny_safety:kind=harmful', 64, 4, max_tokens=STUDENT_TOKENS),
         'benign': _suite('tiny_safety:kind=benign', 64, 4, max_tokens=STUDENT_TOKENS),
     }})

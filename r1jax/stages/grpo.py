@@ -61,6 +61,8 @@ from r1jax.stages.base import MODEL, Artifact, Inputs, StageKind
 from r1jax.stages.rollout import check_lengths, prefilled, row, sample, text_metrics
 from r1jax.stages.scoring import Scored, pay, reward_metrics
 
+OLD_LOGPROBS = ('trainer', 'sampler')
+
 
 @dataclasses.dataclass(frozen=True)
 class FinalPart:
@@ -107,6 +109,9 @@ class GRPOStage:
         advantage_std: whether advantages are divided by the group's standard deviation (Dr. GRPO: not).
         mask_truncated: take truncated completions out of the loss (DAPO, overlong filtering).
         resample_rounds: how often groups of one same reward are replaced by new prompts (DAPO, dynamic sampling).
+        old_logprobs: what the ratio is to, where there are several updates to a rollout. 'trainer': the rollouts are scored
+            once more, so that the ratio is 1 whatever the sampler's numerics. 'sampler': what the sampler noted of its
+            draws, which saves that pass and corrects for its numerics as well (as verl's bypass mode).
         minibatches: M, updates per pass over a rollout; questions are dealt to them at random.
         inner_epochs: passes over a rollout.
         reference_every: steps after which the reference becomes the current policy; 0 never. The first reference is
@@ -135,6 +140,7 @@ class GRPOStage:
     advantage_std: bool = True
     mask_truncated: bool = False
     resample_rounds: int = 0
+    old_logprobs: Literal['trainer', 'sampler'] = 'trainer'
     minibatches: int = 1
     inner_epochs: int = 1
     reference_every: int = 0
@@ -156,6 +162,13 @@ class GRPOStage:
             raise UserError(
                 'sampling: top_k, top_p and min_p must stay off in training: the likelihood ratio would be biased by '
                 'the tokens they leave out')
+        if self.old_logprobs not in OLD_LOGPROBS:
+            raise UserError(
+                f"old_logprobs='{self.old_logprobs}' is unknown{nearest(str(self.old_logprobs), OLD_LOGPROBS)}")
+        if self.old_logprobs == 'sampler' and self.loss.importance_cap is not None:
+            raise UserError(
+                "old_logprobs='sampler' leaves nothing for loss.importance_cap, whose weight is the ratio between the "
+                "trainer's and the sampler's log-probabilities: leave one of them out")
         if self.prompts % self.minibatches:
             raise UserError(f'prompts={self.prompts} is not divisible by minibatches={self.minibatches}')
         if self.group < 2:
@@ -368,7 +381,7 @@ def prepare(
     """Scores the rollouts under the reference, and under the policy if it moves before all are used; adds advantages.
 
     With a single update per rollout the policy still is the one that sampled, so its log-probabilities are those of the
-    update's own forward pass, and a pass over the data is saved.
+    update's own forward pass, and a pass over the data is saved; `old_logprobs='sampler'` saves it in any case.
     """
     sequences = [
         TokenSequence(
@@ -391,7 +404,8 @@ def prepare(
     per_token = {'ref_logp': logprobs(reference)}
     in_reward = stage.loss.kl_in == 'reward' and stage.loss.kl_coef > 0
     if stage.minibatches * stage.inner_epochs > 1 or in_reward:
-        per_token['old_logp'] = logprobs(params)
+        per_token['old_logp'] = (
+            logprobs(params) if stage.old_logprobs == 'trainer' else [r.logprobs for r in scored.rollouts])
     rewards_B = scored.reward_B
     if in_reward:
         rewards_B = kl_shaped_rewards(

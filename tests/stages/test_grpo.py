@@ -106,6 +106,26 @@ def test_at_another_temperature_sampler_trainer_and_reference_still_agree(inputs
     assert m['ratio/max'] == pytest.approx(1, abs=1e-5)
 
 
+@pytest.mark.parametrize('kl_in', ['loss', 'reward'])
+def test_the_samplers_log_probabilities_do_as_well_as_the_trainers(inputs, tmp_path, monkeypatch, kl_in):
+    loss = GRPOLoss(kl_coef=0.1, kl_in=kl_in, temperature=0.5)
+    stage = dataclasses.replace(
+        STAGE, steps=1, minibatches=2, sampling=dataclasses.replace(STAGE.sampling, temperature=0.5), loss=loss,
+        optimizer=OptimizerConfig(learning_rate=1e-3))
+    scored = []
+    real = grpo.score
+    monkeypatch.setattr(grpo, 'score', lambda *a, **k: scored.append(1) or real(*a, **k))
+    found, passes = [], []
+    for source in ('trainer', 'sampler'):
+        grpo.run(dataclasses.replace(stage, old_logprobs=source), inputs, tmp_path / source)
+        found.append(read_metrics(tmp_path / source)[0])
+        passes.append(len(scored))
+    assert passes[1] - passes[0] == passes[0] / 2  # the reference's pass is left
+    assert found[0]['grad_norm'] > 0
+    for name in ('loss', 'grad_norm', 'ratio/max', 'kl_ref', 'entropy'):
+        assert found[0][name] == pytest.approx(found[1][name], rel=1e-3, abs=1e-5), name
+
+
 def test_stopping_is_learnt_from(inputs):
     """The end-of-sequence token of a finished completion is a token like the others, and the only one in the loss here."""
     training = inputs.training
@@ -305,6 +325,8 @@ def test_settings_that_contradict_each_other_are_refused():
             ({'sampling': SamplingConfig(temperature=0.6)}, 'must be sampling.temperature=0.6'),
             ({'sampling': SamplingConfig(top_p=0.9)}, 'must stay off in training'),
             ({'minibatches': 3}, 'prompts=4 is not divisible by minibatches=3'),
+            ({'old_logprobs': 'samplr'}, "old_logprobs='samplr' is unknown.*sampler"),
+            ({'old_logprobs': 'sampler', 'loss': GRPOLoss(importance_cap=2.0)}, 'leaves nothing for loss.importance_cap'),
             ({'group': 1}, 'group=1 must be at least 2')):
         with pytest.raises(UserError, match=sentence):
             dataclasses.replace(STAGE, **change)
