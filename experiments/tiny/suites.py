@@ -34,9 +34,9 @@ def stages() -> ConfigDict:
     replies are let through, because the student's tokenizer cuts the same text into a fourth more tokens.
     """
     return ConfigDict({'suites': _reasoning(STAGE_PROBLEMS, STUDENT_TOKENS) | {
-        'helpful': _suite('tiny_helpful', 128, 4, max_tokens=STUDENT_TOKENS),
-        'harmful': _suite('tiny_safety:kind=harmful', 64, 4, max_tokens=STUDENT_TOKENS),
-        'benign': _suite('tiny_safety:kind=benign', 64, 4, max_tokens=STUDENT_TOKENS),
+        'helpful': _suite('tiny_helpful', 128, 2, max_tokens=STUDENT_TOKENS),
+        'harmful': _suite('tiny_safety:kind=harmful', 64, 2, max_tokens=STUDENT_TOKENS),
+        'benign': _suite('tiny_safety:kind=benign', 64, 2, max_tokens=STUDENT_TOKENS),
     }})
 
 
