@@ -79,26 +79,35 @@ def tables(workdir):
     return {str(path.relative_to(workdir)): pq.read_table(path).to_pylist() for path in sorted(workdir.rglob('*.parquet'))}
 
 
+def written(workdir):
+    """How much a run has written: steps and Parquet files."""
+    steps = sum(path.read_bytes().count(b'\n') for path in workdir.glob('stages/*/metrics.jsonl'))
+    return steps + sum(1 for _ in workdir.rglob('*.parquet'))
+
+
+def kill_when(process, workdir, amount, delay):
+    """Ends a run outright `delay` seconds after it has written so much."""
+    while written(workdir) < amount:
+        assert process.poll() is None, f'ended with {process.returncode}: {process.stderr.read()}'
+        time.sleep(0.05)
+    time.sleep(delay)
+    assert process.poll() is None, f'ended with {process.returncode}: {process.stderr.read()}'
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize('experiment, kills', [('experiments/tiny/r1_zero.py', 4), ('experiments/tiny/r1.py', 10)])
 def test_sigkill_at_random_moments(tmp_path, experiment, kills):
     whole, cut = tmp_path / 'whole', tmp_path / 'cut'
-    begun = time.monotonic()
     process = start(experiment, whole)
     assert process.wait(1800) == 0, process.stderr.read()
-    usual = time.monotonic() - begun
-    moments, killed = random.Random(0), 0
-    starting = 12.0  # seconds until the first stage runs, in which a kill would find nothing begun
-    while killed < kills:
+    # What is written is counted, not seconds, because the later runs find their programs compiled. After the last step a
+    # model is still to be evaluated, so that nine tenths leave time enough.
+    moments, everything = random.Random(0), written(whole)
+    for amount in sorted(moments.sample(range(1, everything * 9 // 10), kills)):
         process = start(experiment, cut)
-        try:
-            process.wait(starting + usual * moments.uniform(0.3, 1.7) / (kills + 1))
-        except subprocess.TimeoutExpired:
-            os.kill(process.pid, signal.SIGKILL)
-            process.wait()
-            killed += 1
-        else:
-            pytest.fail(f'ended with {process.returncode} after {killed} kills: {process.stderr.read()}')
+        kill_when(process, cut, max(amount, written(cut) + 1), moments.uniform(0, 1))
     last = start(experiment, cut)
     assert last.wait(1800) == 0, last.stderr.read()
 
