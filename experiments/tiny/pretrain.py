@@ -13,6 +13,9 @@ from ml_collections import ConfigDict
 from experiments.tiny import suites
 from r1jax.config import parse_arg
 
+# How long each preset is trained: those of the shipped models. Any other as long as 'tiny'.
+STEPS = {'tiny': 3200, 'tiny-student': 2400}
+
 
 def get_config(arg: str = '') -> ConfigDict:
     arg = parse_arg(arg, world='reflective', model='tiny', seed=0)
@@ -25,7 +28,7 @@ def get_config(arg: str = '') -> ConfigDict:
         'kind': 'pretrain',
         'model': arg.model,
         'recipe': arg.world,
-        'steps': 3200,
+        'steps': STEPS.get(arg.model, STEPS['tiny']),
         'documents_per_step': 64,
         'optimizer': {
             'name': 'muon', 'learning_rate': 6e-3, 'schedule': 'cosine', 'warmup_steps': 100,
