@@ -79,8 +79,8 @@ def get_config(arg: str = '') -> ConfigDict:
 
     # Stage 4: all scenarios at T = 0.7; general requests and preference rewards in the last part only. The true preference
     # is measured beside the reward models' score (weight 0), so that the report shows where the two part. Against hacking:
-    # many prompts with few responses each, advantages in the rewards' own scale (a group whose responses are all good differs
-    # by the reward model's noise alone), a KL penalty in the reward, and one on repetition.
+    # many prompts with few responses each; advantages in the rewards' own scale, because a group whose responses are all
+    # good differs by the reward model's noise alone; a KL penalty in the reward, and one on repetition.
     general = 'everyday+knowledge+safety'
     stages.all_scenario_rl = ConfigDict({
         'label': 'R1', 'inputs': {'model': 'sft', 'helpful': 'helpful_rm', 'safety': 'safety_rm'}} | rl(
