@@ -82,7 +82,8 @@ def tables(workdir):
 def written(workdir):
     """How much a run has written: steps and Parquet files."""
     steps = sum(path.read_bytes().count(b'\n') for path in workdir.glob('stages/*/metrics.jsonl'))
-    return steps + sum(1 for _ in workdir.rglob('*.parquet'))
+    # Checkpoints are not looked into: their folders vanish as they are finished.
+    return steps + sum(1 for _ in workdir.glob('stages/*/*/*.parquet'))
 
 
 def kill_when(process, workdir, amount, delay):
