@@ -286,4 +286,4 @@ def test_judgements_find_the_better_response_in_most_pairs():
         truth = [helpfulness(problem.question, reply_of(text), problem.language) for text in pair]
         if truth[0] != truth[1]:
             right.append((judge.compare(problem.question, *pair, problem.language, 0) > 0) == (truth[0] > truth[1]))
-    assert len(right) > 200 and 0.7 < statistics.mean(right) < 0.98
+    assert len(right) > 150 and 0.7 < statistics.mean(right) < 0.98
