@@ -15,7 +15,7 @@ import dataclasses
 import pathlib
 import time
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import jax
 import numpy as np
@@ -61,7 +61,8 @@ from r1jax.stages.base import MODEL, Artifact, Inputs, StageKind
 from r1jax.stages.rollout import check_lengths, prefilled, row, sample, text_metrics
 from r1jax.stages.scoring import Scored, pay, reward_metrics
 
-OLD_LOGPROBS = ('trainer', 'sampler')
+OldLogprobs = Literal['trainer', 'sampler']
+OLD_LOGPROBS = get_args(OldLogprobs)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,7 +141,7 @@ class GRPOStage:
     advantage_std: bool = True
     mask_truncated: bool = False
     resample_rounds: int = 0
-    old_logprobs: Literal['trainer', 'sampler'] = 'trainer'
+    old_logprobs: OldLogprobs = 'trainer'
     minibatches: int = 1
     inner_epochs: int = 1
     reference_every: int = 0

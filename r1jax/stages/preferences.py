@@ -79,10 +79,10 @@ class PreferencesStage:
         if self.form == 'pairs' and (self.samples % 2 or self.votes % 2):
             raise UserError(f'pairs need even samples and votes, got {self.samples} and {self.votes}')
         at_least(0, self, 'borrowed')
-        if self.borrowed > (self.samples if self.form == 'pairs' else 0):
-            raise UserError(
-                f'borrowed={self.borrowed} must be at most samples={self.samples}' if self.form == 'pairs' else
-                f"borrowed={self.borrowed} makes pairs, and form='{self.form}' has none")
+        if self.borrowed and self.form != 'pairs':
+            raise UserError(f"borrowed={self.borrowed} makes pairs, and form='{self.form}' has none")
+        if self.borrowed > self.samples:
+            raise UserError(f'borrowed={self.borrowed} must be at most samples={self.samples}')
         if self.margin < 0 or self.length_ratio < 1:
             raise UserError(f'margin={self.margin} must be 0 or more, length_ratio={self.length_ratio} at least 1')
 

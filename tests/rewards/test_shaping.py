@@ -47,7 +47,7 @@ def test_the_repetition_penalty_reads_what_it_is_told_to():
     ({'n': 0}, 'needs n of at least 1, not 0'), ({'reads': 'sumary'}, "not 'sumary'.*summary")])
 def test_repetition_options_are_checked(options, sentence):
     with pytest.raises(UserError, match=sentence):
-        get('repetition', **options)([Completion('a')], [Example('q')])
+        get('repetition', **options)
 
 
 def draws(seed=0, step=0, text='x', prompts=500, samples=8):
