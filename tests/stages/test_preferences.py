@@ -91,6 +91,9 @@ def test_borrowed_responses_were_given_to_the_next_request_of_the_same_sort_and_
     assert asked[len(requests) + 3:len(rows)] == [
         ('a', 'a1', 'b1'), ('b', 'b1', 'c1'), ('c', 'c1', 'e1'), ('e', 'e1', 'f1'), ('f', 'f1', 'b1'), ('b', 'b1', 'a1')]
     assert len(judge_pairs_of(dataclasses.replace(stage, borrowed=0), rollouts, compare)) == len(requests)
+    four = [request(q, f'{q}{sample}', **more) for q, more in requests for sample in range(4)]
+    rows = judge_pairs_of(dataclasses.replace(stage, samples=4, borrowed=3), four, compare)
+    assert len(rows) == 2 * len(requests) + 3 + 6 + 3  # the third is of the same sort again
 
 
 @pytest.mark.parametrize('a, b, reason, score', [
