@@ -45,11 +45,11 @@ def repetition_penalty(
 
     n-gram penalties keep a policy from being paid again and again for what one reward likes (as in arXiv 2502.03373,
     section 4.4, there for each token). Tags count as words. `reads` is 'response', or 'summary' for what follows the last
-    `</think>`. Raises UserError for an n below 1 or another `reads`.
+    `</think>`. Raises UserError for another n than 1, 2, ... or another `reads`.
     """
     del examples
-    if n < 1:
-        raise UserError(f"the reward 'repetition' needs n of at least 1, not {n}")
+    if not isinstance(n, int) or n < 1:
+        raise UserError(f"the reward 'repetition' needs a whole number n of at least 1, not {n!r}")
     if reads not in READS:
         raise UserError(f"the reward 'repetition' reads 'summary' or 'response', not '{reads}'{nearest(reads, READS)}")
     return RewardOutput(np.array([-repetition(text_read(c.text, reads), n) for c in completions], np.float32))

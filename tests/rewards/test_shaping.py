@@ -44,7 +44,8 @@ def test_the_repetition_penalty_reads_what_it_is_told_to():
 
 
 @pytest.mark.parametrize('options, sentence', [
-    ({'n': 0}, 'needs n of at least 1, not 0'), ({'reads': 'sumary'}, "not 'sumary'.*summary")])
+    ({'n': 0}, 'whole number n of at least 1, not 0'), ({'n': 2.5}, 'whole number n of at least 1, not 2.5'),
+    ({'reads': 'sumary'}, "not 'sumary'.*summary")])
 def test_repetition_options_are_checked(options, sentence):
     with pytest.raises(UserError, match=sentence):
         get('repetition', **options)
