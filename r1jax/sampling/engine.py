@@ -205,6 +205,8 @@ class Engine:
     ):
         """Raises UserError if the mesh does not divide the slots."""
         sharding.check_batch('sampling.slots', sampling.slots)
+        # Programs are compiled for how tokens are drawn, whatever the number of slots and the longest completion.
+        self._draw = dataclasses.replace(sampling, slots=1, max_tokens=1)
         self.params = params
         self._cfg, self._sampling, self._eos, self._seed, self._sharding = cfg, sampling, eos, seed, sharding
 
@@ -237,7 +239,7 @@ class Engine:
                 state, slots = self._halve(state, slots)
             state = self._fit(state, slots)
             state, tokens_CS, logps_CS = decode_chunk(
-                self.params, state, cfg=self._cfg, sampling=self._sampling, eos=self._eos, sharding=self._sharding)
+                self.params, state, cfg=self._cfg, sampling=self._draw, eos=self._eos, sharding=self._sharding)
             yield from self._collect(slots, np.asarray(tokens_CS), np.asarray(logps_CS))
 
     def _check(self, request: Request) -> Request:

@@ -108,6 +108,15 @@ def test_the_cache_is_split_over_slots_and_heads(params, monkeypatch):
     assert cache.addressable_shards[0].data.shape == (slots // 4, heads // 2, length, dim)
 
 
+def test_another_longest_completion_needs_no_other_program(params):
+    run(params, SamplingConfig(slots=8, max_tokens=8))
+    compiled = engine_module.decode_chunk._cache_size()
+    run(params, SamplingConfig(slots=8, max_tokens=12))
+    assert engine_module.decode_chunk._cache_size() == compiled
+    run(params, SamplingConfig(slots=8, max_tokens=12, temperature=0.5))
+    assert engine_module.decode_chunk._cache_size() > compiled
+
+
 def test_eos_is_kept_and_truncation_is_told(params):
     completions = run(params, SamplingConfig(slots=8, max_tokens=12), reqs=requests(20, 4)).values()
     finished = [c for c in completions if c.finished]
