@@ -75,6 +75,12 @@ def test_verdicts(values, controls, bar, verdict):
     assert claims.Measured(row_, values, controls).verdict == verdict
 
 
+def test_a_control_that_only_stands_beside_does_not_decide():
+    row_ = claims.Row('1', 'it', 'it', lambda runs: 0.0, decides=False)
+    assert claims.Measured(row_, [0.80, 0.79, 0.81], [0.90, 0.89, 0.91]).verdict == 'holds'
+    assert claims.Measured(row_, [-0.80, -0.79, -0.81], [-0.90, -0.89, -0.91]).verdict == 'does not hold'
+
+
 def test_lengths_and_reflection_within_problems(tmp_path):
     rollouts = [
         row(1, 0, 0, True, 0.0), row(1, 0, 1, False, 1.0),  # the first half does not count
