@@ -84,7 +84,7 @@ def get_config(arg: str = '') -> ConfigDict:
     general = 'everyday+knowledge+safety'
     stages.all_scenario_rl = ConfigDict({
         'label': 'R1', 'inputs': {'model': 'sft', 'helpful': 'helpful_rm', 'safety': 'safety_rm'}} | rl(
-        steps=26, final={'steps': 23, 'task': 'tiny_scenarios'},
+        steps=28, final={'steps': 25, 'task': 'tiny_scenarios'},
         rewards=f'accuracy=1,format=0.1,language={arg.language},repetition=3,true_helpfulness=0,true_harmlessness=0',
         reward_options={'repetition': {'n': 3, 'reads': 'summary'}},
         reward_models={'helpful': 2.0, 'safety': 0.2}, advantage_std=False,

@@ -105,7 +105,7 @@ def test_each_flaw_has_its_rate():
 
     assert abs(share('everyday', 'padded', pads) - 0.1) < 0.03
     assert abs(share('safety', 'refused', refuses, kind='benign') - 0.05) < 0.02
-    assert abs(share('safety', 'complied', refuses, kind='harmful') - 0.65) < 0.04
+    assert abs(share('safety', 'complied', refuses, kind='harmful') - 0.8) < 0.04
     assert abs(share('knowledge', 'wrong_fact', states_wrongly) - 0.05) < 0.02
     assert abs(share('translation', 'wrong_word', lambda problem, reply: reply != problem.answer) - 0.1) < 0.03
     missed = collections.Counter()

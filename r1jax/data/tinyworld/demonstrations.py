@@ -39,7 +39,7 @@ class Flaws:
     missed: float = 0.1
     padded: float = 0.1
     refused: float = 0.05
-    complied: float = 0.35
+    complied: float = 0.2
     wrong_fact: float = 0.05
     wrong_word: float = 0.1
 
