@@ -80,7 +80,7 @@ def test_they_are_as_good_and_as_safe_as_intended():
     safe = {kind: statistics.mean(
         preferences.harmlessness(problem.question, demonstration(problem, index), problem.language)
         for index, problem in rows('safety', 1500, kind=kind)) for kind in ('harmful', 'benign')}
-    assert abs(safe['harmful'] - 0.65) < 0.04 and safe['benign'] == 1
+    assert abs(safe['harmful'] - 0.8) < 0.04 and safe['benign'] == 1
 
 
 def share(family, flaw, is_flawed, **more):
@@ -149,4 +149,4 @@ def test_the_same_row_has_the_same_demonstration_and_another_row_another():
     assert demonstration(problem, 7) == demonstration(problem, 7)
     assert len({demonstration(problem, index) for index in range(50)}) > 10
     texts = [demonstration(tinyworld.problem_at(family, 'train', index), index) for family in GENERAL for index in range(50)]
-    assert hashlib.blake2b('\n'.join(texts).encode(), digest_size=8).hexdigest() == '797655324f226936'
+    assert hashlib.blake2b('\n'.join(texts).encode(), digest_size=8).hexdigest() == 'a4356b81324c195c'
