@@ -71,9 +71,23 @@ def _sample(args: argparse.Namespace) -> None:
         print(f'--- {i} of {args.n}: {completion.n_tokens} tokens{cut}\n{completion.text}', flush=True)
 
 
+def _import(args: argparse.Namespace) -> None:
+    from r1jax.interop.convert import import_model
+    from r1jax.models.transformer import n_params
+    model = import_model(args.source, args.out)
+    print(f'{args.out}: {n_params(model.cfg) / 1e6:,.1f} M parameters, {model.cfg.n_layers} layers, '
+          f'a vocabulary of {model.cfg.vocab_size:,}')
+
+
+def _export(args: argparse.Namespace) -> None:
+    from r1jax.interop.convert import export_model
+    for path in export_model(args.checkpoint, args.out, args.dtype, int(args.shard_gb * 1e9)):
+        print(f'{path} ({path.stat().st_size / 1e6:,.1f} MB)')
+
+
 def _tasks(args: argparse.Namespace) -> None:
     from r1jax.data import tasks
-    from r1jax.models.config import PRESETS
+    from r1jax.models.presets import PRESETS
     from r1jax.rewards import base
     lists = {'tasks and mixtures': tasks.names(), 'rewards': base.names(), 'models': PRESETS}
     for title, found in lists.items():
@@ -177,6 +191,24 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
         help='sample from this many likeliest tokens; 0: from all (default %(default)s)')
     add('--min_p', type=_at_least(float, 0, 1), default=0.0, metavar='P',
         help='leave out tokens below this share of the likeliest one (default %(default)s)')
+
+    imported = command(
+        'import', _import, 'turn a model of others into a model folder',
+        'Reads a Hugging Face folder (config.json, safetensors, tokenizer) of Llama, Qwen2, Qwen3 or DeepSeek-V3, float8\n'
+        'blocks included, or a GGUF file of the first three. Nothing is written if anything is missing or damaged.',
+        'python -m r1jax import --from=Qwen2.5-Math-1.5B --out=checkpoints/qwen2.5-math-1.5b')
+    imported.add_argument('--from', required=True, dest='source', metavar='DIR_OR_FILE', type=Path, help='what to read')
+    imported.add_argument('--out', required=True, metavar='DIR', type=Path, help='the folder to write')
+
+    export = command(
+        'export', _export, 'write a model as a Hugging Face folder',
+        'transformers loads it, reward models as classifiers with one label.',
+        'python -m r1jax export --checkpoint=runs/r1/stages/all_scenario_rl --out=r1-tiny')
+    add = export.add_argument
+    add('--checkpoint', required=True, metavar='DIR', help='a checkpoint folder, or package:NAME for a shipped model')
+    add('--out', required=True, metavar='DIR', type=Path, help='the folder to write')
+    add('--dtype', choices=('float32', 'bfloat16', 'float16'), default='bfloat16', help='of the weights (%(default)s)')
+    add('--shard_gb', type=_at_least(float, 0.001), default=5.0, metavar='GB', help='largest file (default %(default)s)')
 
     command('tasks', _tasks, 'list the tasks, rewards and models that experiments can name', '',
             'python -m r1jax tasks')

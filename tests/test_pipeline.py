@@ -7,7 +7,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from r1jax.errors import UserError
-from r1jax.models import config as model_config
+from r1jax.models import presets
 from r1jax.models.config import ModelConfig
 from r1jax.parallel.mesh import make_mesh
 from r1jax.parallel.rules import DECODING, Sharding
@@ -22,7 +22,7 @@ MINI = ModelConfig(
 
 @pytest.fixture(autouse=True)
 def mini(monkeypatch):
-    monkeypatch.setitem(model_config.PRESETS, 'mini', MINI)
+    monkeypatch.setitem(presets.PRESETS, 'mini', MINI)
 
 
 def experiment(**changes) -> ConfigDict:
@@ -126,7 +126,7 @@ def test_a_run_killed_while_it_wrote_its_manifest_starts_again(tmp_path, monkeyp
     ({'mesh': {'data': 3}}, 'does not lay out 8 device'),
     ({'mesh': {'data': 8, 'fsdp': 1, 'tensor': 1}}, r'micro_rows=4 is not divisible by 8.*nearest that is: 8'),
     ({'mesh': {'data': 2, 'fsdp': 1, 'tensor': 4}}, "'heads' dimension of 2 is not divisible by 4"),
-    ({'mesh': {'data': 2, 'fsdp': 2, 'tensor': 1, 'expert': 2}}, 'expert must be 1'),
+    ({'mesh': {'data': 2, 'fsdp': 2, 'tensor': 1, 'expert': 2}}, 'micro_rows=4 is not divisible by 8'),
     ({'stages': {'a_pretrain': {'steps': 0}}}, 'steps=0 must be at least 1'),
     ({'stages': {'b_rl': {'checkpoint_every': 0}}}, 'checkpoint_every=0 must be at least 1'),
     ({'stages': {'b_rl': {'minibatches': 0}}}, 'minibatches=0 must be at least 1'),

@@ -26,7 +26,7 @@ def main():
 
     from r1jax.models import transformer
     from r1jax.models.cache import empty_cache
-    from r1jax.models.config import preset
+    from r1jax.models.presets import preset
     from r1jax.parallel.mesh import MeshConfig, make_mesh, split_cpu
     from r1jax.parallel.rules import DECODING, Sharding
     from r1jax.sampling.engine import DecodeState, decode_chunk

@@ -25,7 +25,7 @@ def main():
     from r1jax.learning.optimizer import OptimizerConfig
     from r1jax.learning.step import MicroBatch, apply_gradients, init_state, sft_gradients
     from r1jax.models import transformer
-    from r1jax.models.config import preset
+    from r1jax.models.presets import preset
     from r1jax.parallel.mesh import MeshConfig, make_mesh, split_cpu
     from r1jax.parallel.rules import TRAINING, Sharding
 

@@ -1,188 +1,347 @@
-"""Hugging Face folders (config.json + safetensors) of the Llama and Qwen2 families <-> Params. A reward model is what
-transformers calls a classifier of sequences with one label.
+"""Hugging Face folders (config.json + safetensors) of the Llama, Qwen2, Qwen3 and DeepSeek-V3 families <-> Params. A reward
+model is what transformers calls a classifier of sequences with one label.
 
-One table says where each parameter comes from and how it is turned; reading and writing both follow it. A tensor is read
-when it is needed, checked against the shape that `transformer.abstract` wants, and stacked with the same tensor of the
-other layers; each host holds the whole float32 model while it reads.
+`tables` says where each parameter lies and how it is turned, `sources` where tensors are read from.
 """
 
+import collections
 import json
+import math
 import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import ml_dtypes
 import numpy as np
-import safetensors
 import safetensors.numpy
+from jax.experimental import multihost_utils
 
 from r1jax.errors import UserError, nearest
+from r1jax.interop.sources import INDEX, Source
+from r1jax.interop.tables import Place, copies, places
 from r1jax.models import transformer
-from r1jax.models.config import ModelConfig
+from r1jax.models.config import Experts, LatentAttention, LlamaRope, ModelConfig, Yarn
+from r1jax.models.spec import ArraySpec
+from r1jax.parallel.distributed import is_leader
 
-# Parameter -> name on disk. Projections lie there as [out, in] with the heads flattened; ours are [in, heads, K] and so on.
-TOP = {'embed_VD': 'model.embed_tokens.weight', 'final_norm_D': 'model.norm.weight', 'head_DV': 'lm_head.weight'}
-SCALAR_TOP = TOP | {'head_DV': 'score.weight'}
-LAYER = {
-    'attn_norm': 'input_layernorm.weight',
-    'wq': 'self_attn.q_proj.weight',
-    'wk': 'self_attn.k_proj.weight',
-    'wv': 'self_attn.v_proj.weight',
-    'wo': 'self_attn.o_proj.weight',
-    'mlp_norm': 'post_attention_layernorm.weight',
-    'w_gate': 'mlp.gate_proj.weight',
-    'w_up': 'mlp.up_proj.weight',
-    'w_down': 'mlp.down_proj.weight',
-    'bq': 'self_attn.q_proj.bias',
-    'bk': 'self_attn.k_proj.bias',
-    'bv': 'self_attn.v_proj.bias',
-}
-# The leading dimensions of ours that are inputs; the rest are outputs. Others are stored as they are.
-INPUT_DIMS = {'head_DV': 1, 'wq': 1, 'wk': 1, 'wv': 1, 'wo': 2, 'w_gate': 1, 'w_up': 1, 'w_down': 1}
+# What DeepSeek-V3 keeps in float32: differences in it are small against its size.
+BALANCE = 'e_score_correction_bias'
 CAUSAL, SCALAR = 'ForCausalLM', 'ForSequenceClassification'
-ARCHITECTURES = tuple(family + head for family in ('Llama', 'Qwen2') for head in (CAUSAL, SCALAR))
+FAMILIES = ('Llama', 'Qwen2', 'Qwen3', 'DeepseekV3')
+ARCHITECTURES = tuple(family + head for family in FAMILIES for head in (CAUSAL, SCALAR))
 # What config.json may say of these and be left unread, because our models are so.
 KNOWN = {'hidden_act': 'silu', 'mlp_bias': False, 'use_sliding_window': False}
-
-
-def _from_disk(name: str, x: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    return (x.T if name in INPUT_DIMS else x).reshape(shape)
-
-
-def _to_disk(name: str, x: np.ndarray) -> np.ndarray:
-    if name not in INPUT_DIMS:
-        return x.reshape(-1) if name in ('bq', 'bk', 'bv') else x
-    return np.ascontiguousarray(x.reshape(int(np.prod(x.shape[:INPUT_DIMS[name]])), -1).T)
-
-
-def _disk_shape(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
-    return _to_disk(name, np.broadcast_to(np.float32(0), shape)).shape
+KNOWN_OF_DEEPSEEK = KNOWN | {
+    'attention_bias': False, 'scoring_func': 'sigmoid', 'topk_method': 'noaux_tc', 'norm_topk_prob': True,
+    'moe_layer_freq': 1, 'rope_interleave': True}
 
 
 def read_config(folder: pathlib.Path) -> ModelConfig:
-    """Returns the ModelConfig of config.json, float32.
-
-    Raises:
-        UserError: if the file is missing or broken, or describes a model that is not one of `ARCHITECTURES`.
-    """
+    """Returns the ModelConfig of a folder's config.json, float32. Raises UserError as `config_of` does."""
     path = folder / 'config.json'
     try:
         raw = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f'{path} is missing or is no model description: {type(error).__name__}: {error}') from error
+    return config_of(raw, path)
+
+
+def config_of(raw: Any, path: pathlib.Path) -> ModelConfig:
+    """Returns the ModelConfig of what config.json holds, float32.
+
+    Args:
+        path: where it came from, for messages.
+
+    Raises:
+        UserError: if it lacks something, or describes a model that is not one of `ARCHITECTURES`.
+    """
+    try:
         architecture = raw['architectures'][0]
         if architecture not in ARCHITECTURES:
             raise UserError(f"{path}: cannot read the architecture '{architecture}'{nearest(architecture, ARCHITECTURES)}")
-        scaling = raw.get('rope_scaling')
-        if scaling and scaling.get('rope_type', scaling.get('type')) != 'default':
-            raise UserError(f'{path}: its rope_scaling is not supported; only plain rotary positions are')
-        # transformers 5 moved the base of the rotary angles into a dictionary of its own.
-        rope = raw.get('rope_parameters') or {}
-        if rope.get('rope_type', 'default') != 'default':
-            raise UserError(f"{path}: its rope_parameters of type '{rope['rope_type']}' are not supported")
+        family = architecture.removesuffix(CAUSAL).removesuffix(SCALAR)
         # transformers writes the names of the labels, and not even them where there are two.
         labels = raw.get('num_labels', len(raw.get('id2label', ('LABEL_0', 'LABEL_1'))))
         if architecture.endswith(SCALAR) and labels != 1:
             raise UserError(f'{path}: a reward model has one label, this one has {labels}')
-        for key, known in KNOWN.items():
+        for key, known in (KNOWN_OF_DEEPSEEK if family == 'DeepseekV3' else KNOWN).items():
             if raw.get(key, known) != known:
                 raise UserError(f'{path}: {key}={raw[key]!r} is not supported, only {known!r} is')
+        theta, scaling = _read_rope(raw, path)
         return ModelConfig(
             vocab_size=raw['vocab_size'],
             d_model=raw['hidden_size'],
             n_layers=raw['num_hidden_layers'],
             n_heads=raw['num_attention_heads'],
-            n_kv_heads=raw.get('num_key_value_heads', raw['num_attention_heads']),
-            head_dim=raw.get('head_dim') or raw['hidden_size'] // raw['num_attention_heads'],
+            n_kv_heads=raw.get('num_key_value_heads') or raw['num_attention_heads'],
             d_ff=raw['intermediate_size'],
-            rope_theta=float(raw.get('rope_theta') or rope.get('rope_theta', 10_000.0)),
+            rope_theta=theta,
+            rope_scaling=scaling,
             norm_eps=raw['rms_norm_eps'],
-            qkv_bias=raw.get('attention_bias', architecture.startswith('Qwen2')),
             tie_embeddings=raw.get('tie_word_embeddings', False),
             scalar_head=architecture.endswith(SCALAR),
-            max_positions=raw['max_position_embeddings'])
-    except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+            max_positions=raw['max_position_embeddings'],
+            **(_read_deepseek(raw) if family == 'DeepseekV3' else _read_dense(raw, family)))
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
         raise UserError(f'{path} is missing or is no model description: {type(error).__name__}: {error}') from error
 
 
-def read_params(folder: pathlib.Path, cfg: ModelConfig) -> transformer.Params:
-    """Reads float32 parameters (NumPy) from all *.safetensors of a folder.
+def _read_dense(raw: Mapping[str, Any], family: str) -> dict[str, Any]:
+    return {
+        'head_dim': raw.get('head_dim') or raw['hidden_size'] // raw['num_attention_heads'],
+        'qkv_bias': raw.get('attention_bias', family == 'Qwen2'),
+        'qk_norm': family == 'Qwen3'}
+
+
+def _read_deepseek(raw: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        'head_dim': raw['qk_nope_head_dim'],
+        'latent': LatentAttention(
+            kv_rank=raw['kv_lora_rank'], q_rank=raw.get('q_lora_rank'), rope_dim=raw['qk_rope_head_dim'],
+            v_dim=raw['v_head_dim']),
+        'experts': Experts(
+            n=raw['n_routed_experts'], per_token=raw['num_experts_per_tok'], d_ff=raw['moe_intermediate_size'],
+            shared=raw.get('n_shared_experts') or 0, groups=raw['n_group'], groups_per_token=raw['topk_group'],
+            scale=raw['routed_scaling_factor'], dense_layers=raw['first_k_dense_replace']),
+        'mtp': raw.get('num_nextn_predict_layers', 0)}
+
+
+def _read_rope(raw: Mapping[str, Any], path: pathlib.Path) -> tuple[float, LlamaRope | Yarn | None]:
+    """Returns the base of the rotary angles and how positions are stretched."""
+    # transformers 5 moved the base into the dictionary of the scaling, and gave that another name.
+    rope = raw.get('rope_parameters') or raw.get('rope_scaling') or {}
+    theta = float(raw.get('rope_theta') or rope.get('rope_theta', 10_000.0))
+    kind = rope.get('rope_type', rope.get('type', 'default'))
+    if kind == 'default':
+        return theta, None
+    if kind == 'llama3':
+        return theta, LlamaRope(
+            factor=float(rope['factor']), low=float(rope['low_freq_factor']), high=float(rope['high_freq_factor']),
+            original_positions=rope['original_max_position_embeddings'])
+    if kind == 'yarn' and rope.get('attention_factor') is None and rope.get('truncate', True):
+        return theta, Yarn(
+            factor=float(rope['factor']), original_positions=rope['original_max_position_embeddings'],
+            beta_fast=float(rope.get('beta_fast') or 32), beta_slow=float(rope.get('beta_slow') or 1),
+            mscale=float(rope.get('mscale', 1)), mscale_all_dim=float(rope.get('mscale_all_dim', 0)))
+    raise UserError(f"{path}: its rotary scaling '{kind}' {dict(rope)} is not supported; 'llama3' is, and plain 'yarn'")
+
+
+def read_params(source: Source, cfg: ModelConfig, shardings: transformer.Params | None = None) -> transformer.Params:
+    """Reads a checkpoint's tensors one at a time, float32.
+
+    All names and shapes are checked before the first tensor is read.
+
+    Args:
+        shardings: where parameters shall lie, see `transformer.shardings`. Each host then reads what its own devices hold
+            and has no more than its share of one parameter in memory beside. None gives whole NumPy arrays.
 
     Raises:
-        UserError: naming the tensor, if one is missing, has another shape or has no place in the model, or the file that
-            is damaged.
+        UserError: naming the tensor, if one is missing, has another shape, has no place in the model, or holds numbers that
+            are not finite.
     """
-    where = {}
-    for path in sorted(folder.glob('*.safetensors')):
-        try:
-            file = safetensors.safe_open(path, framework='numpy')
-        except safetensors.SafetensorError as error:
-            raise UserError(f'{path} is damaged: {error}') from error
-        where |= {name: file for name in file.keys()}
-    if not where:
-        raise UserError(f'{folder} has no *.safetensors')
+    specs, where = _flat(transformer.abstract(cfg)), _flat(shardings) if shardings is not None else None
+    found = list(places(cfg))
+    _check(source, cfg, found, specs)
+    arrays: dict[str, Any] = {}
+    # Parameter by parameter, so that one at a time is in memory; a tensor may hold parts of two.
+    by_parts = collections.defaultdict(list)
+    for place in found:
+        by_parts[tuple(place.stack + part for part in place.entry.parts)].append(place)
+    for paths, of_parts in by_parts.items():
+        pieces = {path: _Pieces(specs[path].shape, where[path] if where else None) for path in paths}
+        for place in of_parts:
+            if not any(piece.wants(place.index) for piece in pieces.values()):
+                continue
+            x = source.read(place.name).astype(np.float32)
+            if not np.isfinite(x).all():
+                raise UserError(f"{source.where}: the tensor '{place.name}' holds numbers that are not finite")
+            shapes = [specs[path].shape[len(place.index):] for path in paths]
+            for path, part in zip(paths, place.entry.read(x, shapes, cfg), strict=True):
+                pieces[path].put(place.index, part)
+        arrays |= {path: piece.assemble() for path, piece in pieces.items()}
+    return jax.tree.unflatten(jax.tree.structure(transformer.abstract(cfg)), [arrays[path] for path in specs])
 
-    used = {'lm_head.weight'}  # also of tied models, where some files hold a copy of the embedding
 
-    def read(name: str, disk_name: str, shape: tuple[int, ...]) -> np.ndarray:
-        used.add(disk_name)
-        if disk_name not in where:
-            raise UserError(f"{folder}: the tensor '{disk_name}' is missing{nearest(disk_name, where)}")
-        x = where[disk_name].get_tensor(disk_name)
-        if x.shape != _disk_shape(name, shape):
-            raise UserError(
-                f"{folder}: the tensor '{disk_name}' has shape {x.shape}, config.json wants {_disk_shape(name, shape)}")
-        return _from_disk(name, x.astype(np.float32), shape)
-
-    abstract = transformer.abstract(cfg)
-    top = {name: read(name, disk, getattr(abstract, name).shape)
-           for name, disk in _top(cfg).items() if getattr(abstract, name) is not None}
-    layers = {
-        name: np.stack([
-            read(name, f'model.layers.{i}.{disk}', getattr(abstract.layers, name).shape[1:])
-            for i in range(cfg.n_layers)])
-        for name, disk in LAYER.items() if getattr(abstract.layers, name) is not None}
+def _check(source: Source, cfg: ModelConfig, found: Sequence[Place], specs: Mapping[str, ArraySpec]) -> None:
+    for place in found:
+        if place.name not in source.shapes:
+            raise UserError(f"{source.where}: the tensor '{place.name}' is missing{nearest(place.name, source.shapes)}")
+        shapes = [specs[place.stack + part].shape[len(place.index):] for part in place.entry.parts]
+        shape, wanted = source.shapes[place.name], place.entry.shape(shapes)
+        if shape != wanted:
+            raise UserError(f"{source.where}: the tensor '{place.name}' has shape {shape}, config.json wants {wanted}")
     # Old files hold the rotary frequencies, which follow from the config.
-    left = sorted(name for name in where if name not in used and not name.endswith('rotary_emb.inv_freq'))
+    used = {place.name for place in found} | copies(cfg)
+    left = sorted(name for name in source.shapes if name not in used and not name.endswith('rotary_emb.inv_freq'))
     if left:
-        raise UserError(f"{folder}: the tensor '{left[0]}' has no place in the model that config.json describes")
-    return transformer.Params(layers=transformer.Layers(**layers), **top)
+        raise UserError(f"{source.where}: the tensor '{left[0]}' has no place in the model that config.json describes")
 
 
-def _top(cfg: ModelConfig) -> dict[str, str]:
-    return SCALAR_TOP if cfg.scalar_head else TOP
+class _Pieces:
+    """One parameter on its way to this host's devices: a buffer for each different part of it that they hold."""
+
+    def __init__(self, shape: tuple[int, ...], sharding: jax.sharding.NamedSharding | None):
+        self._shape, self._sharding = shape, sharding
+        # A part is where it starts and stops along each dimension.
+        whole = tuple((0, n) for n in shape)
+        self._devices = {} if sharding is None else {
+            device: tuple(s.indices(n)[:2] for s, n in zip(index, shape, strict=True))
+            for device, index in sharding.addressable_devices_indices_map(shape).items()}
+        self._buffers = {
+            part: np.empty([stop - start for start, stop in part], np.float32)
+            for part in (set(self._devices.values()) or {whole})}
+
+    def wants(self, place: tuple[int, ...]) -> bool:
+        """Whether a device of this host holds anything of the layer (and expert) `place`."""
+        return any(_holds(part, place) for part in self._buffers)
+
+    def put(self, place: tuple[int, ...], value: np.ndarray) -> None:
+        for part, buffer in self._buffers.items():
+            if _holds(part, place):
+                here = tuple(i - start for i, (start, _) in zip(place, part, strict=False))
+                buffer[here] = value[tuple(slice(*ends) for ends in part[len(place):])]
+
+    def assemble(self) -> Any:
+        if self._sharding is None:
+            (buffer,) = self._buffers.values()
+            return buffer
+        return jax.make_array_from_single_device_arrays(
+            self._shape, self._sharding,
+            [jax.device_put(self._buffers[part], device) for device, part in self._devices.items()])
 
 
-def write(folder: pathlib.Path, params: transformer.Params, cfg: ModelConfig, *, eos: int, bos: int | None) -> None:
-    """Writes config.json and model.safetensors (bfloat16), as transformers reads them.
+def _holds(part: tuple[tuple[int, int], ...], place: tuple[int, ...]) -> bool:
+    return all(start <= i < stop for i, (start, stop) in zip(place, part, strict=False))
+
+
+def _flat(params: transformer.Params) -> dict[str, Any]:
+    """The leaves by path ('layers.attn.wq'), in the order of the tree."""
+    return {jax.tree_util.keystr(path).lstrip('.'): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(params)[0]}
+
+
+def write(
+    folder: pathlib.Path, params: transformer.Params, cfg: ModelConfig, *, eos: int, bos: int | None,
+    dtype: str = 'bfloat16', shard_bytes: int = 5 * 10**9,
+) -> None:
+    """Writes config.json, generation_config.json and safetensors as transformers reads them, with an index where there are
+    several. Each host writes its share of the files, and has one tensor after the other in memory.
 
     No padding token is named. transformers reads the score of a reward model at the last token that is no padding, which is
     EOS, where the score belongs, as long as padding is not EOS; without one it takes batches of one sequence.
+
+    Args:
+        dtype: 'float32', 'bfloat16' or 'float16'; the experts' balance stays float32, as DeepSeek-V3 has it.
+        shard_bytes: largest file, if a single tensor is not larger.
     """
-    params = jax.tree.map(np.asarray, params)
-    top = {disk: _to_disk(name, x) for name, disk in _top(cfg).items() if (x := getattr(params, name)) is not None}
-    layers = {
-        f'model.layers.{i}.{disk}': _to_disk(name, x[i])
-        for name, disk in LAYER.items() if (x := getattr(params.layers, name)) is not None for i in range(cfg.n_layers)}
+    arrays, specs = _flat(params), _flat(transformer.abstract(cfg))
+
+    def shape(place: Place) -> tuple[int, ...]:
+        return place.entry.shape([specs[place.stack + part].shape[len(place.index):] for part in place.entry.parts])
+
+    def stored(place: Place) -> np.dtype:
+        return np.dtype(np.float32 if place.name.endswith(BALANCE) else getattr(ml_dtypes, dtype, dtype))
+
+    def tensor(place: Place) -> np.ndarray:
+        parts = [whole(arrays[place.stack + part][place.index]) for part in place.entry.parts]
+        return np.ascontiguousarray(place.entry.write(parts, cfg).astype(stored(place)))
+
+    files: list[list[Place]] = [[]]
+    size = 0
+    for place in places(cfg):
+        more = math.prod(shape(place)) * stored(place).itemsize
+        if files[-1] and size + more > shard_bytes:
+            files.append([])
+            size = 0
+        files[-1].append(place)
+        size += more
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {name: np.ascontiguousarray(x.astype(ml_dtypes.bfloat16)) for name, x in (top | layers).items()}
-    safetensors.numpy.save_file(tensors, folder / 'model.safetensors', metadata={'format': 'pt'})
+    names = ['model.safetensors'] if len(files) == 1 else [
+        f'model-{i:05d}-of-{len(files):05d}.safetensors' for i in range(1, len(files) + 1)]
+    for number, (name, of_file) in enumerate(zip(names, files, strict=True)):
+        # All hosts take part in bringing a tensor together; the one whose file it is keeps it.
+        tensors = {}
+        for place in of_file:
+            x = tensor(place)
+            if number % jax.process_count() == jax.process_index():
+                tensors[place.name] = x
+        if tensors:
+            safetensors.numpy.save_file(tensors, folder / name, metadata={'format': 'pt'})
+    if not is_leader():
+        return
+    if len(files) > 1:
+        total = sum(math.prod(shape(place)) * stored(place).itemsize for place in places(cfg))
+        index = {place.name: name for name, of_file in zip(names, files, strict=True) for place in of_file}
+        _write_json(folder / INDEX, {'metadata': {'total_size': total}, 'weight_map': index})
+    _write_json(folder / 'config.json', _description(cfg, eos, bos) | {'torch_dtype': dtype})
+    _write_json(folder / 'generation_config.json', {'bos_token_id': bos, 'eos_token_id': eos})
+
+
+def whole(x) -> np.ndarray:
+    """Returns an array on the host, brought together from all hosts where it is spread over them."""
+    if isinstance(x, jax.Array) and not x.is_fully_addressable:
+        x = multihost_utils.process_allgather(x, tiled=True)
+    return np.asarray(x)
+
+
+def _write_json(path: pathlib.Path, content: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2) + '\n')
+
+
+def _description(cfg: ModelConfig, eos: int, bos: int | None) -> dict[str, Any]:
+    """What config.json says of a model."""
+    if cfg.latent:
+        family = 'DeepseekV3'
+    else:
+        family = 'Qwen3' if cfg.qk_norm else 'Qwen2' if cfg.qkv_bias else 'Llama'
     description = {
-        'architectures': [('Qwen2' if cfg.qkv_bias else 'Llama') + (SCALAR if cfg.scalar_head else CAUSAL)],
-        'model_type': 'qwen2' if cfg.qkv_bias else 'llama',
+        'architectures': [family + (SCALAR if cfg.scalar_head else CAUSAL)],
+        'model_type': 'deepseek_v3' if cfg.latent else family.lower(),
         'vocab_size': cfg.vocab_size,
         'hidden_size': cfg.d_model,
         'num_hidden_layers': cfg.n_layers,
         'num_attention_heads': cfg.n_heads,
         'num_key_value_heads': cfg.n_kv_heads,
-        'head_dim': cfg.head_dim,
         'intermediate_size': cfg.d_ff,
         'hidden_act': 'silu',
         'rope_theta': cfg.rope_theta,
         'rms_norm_eps': cfg.norm_eps,
         'attention_bias': cfg.qkv_bias,
-        'mlp_bias': False,
         'tie_word_embeddings': cfg.tie_embeddings,
         'max_position_embeddings': cfg.max_positions,
         'bos_token_id': bos,
         'eos_token_id': eos,
-        'torch_dtype': 'bfloat16',
     } | ({'num_labels': 1} if cfg.scalar_head else {})
-    (folder / 'config.json').write_text(json.dumps(description, indent=2) + '\n')
+    if cfg.rope_scaling:
+        description['rope_scaling'] = _rope_scaling(cfg.rope_scaling)
+    if not cfg.latent:
+        return description | {'head_dim': cfg.head_dim, 'mlp_bias': False}
+    return description | {
+        'kv_lora_rank': cfg.latent.kv_rank,
+        'q_lora_rank': cfg.latent.q_rank,
+        'qk_nope_head_dim': cfg.head_dim,
+        'qk_rope_head_dim': cfg.latent.rope_dim,
+        'v_head_dim': cfg.latent.v_dim,
+        'n_routed_experts': cfg.experts.n,
+        'n_shared_experts': cfg.experts.shared,
+        'num_experts_per_tok': cfg.experts.per_token,
+        'moe_intermediate_size': cfg.experts.d_ff,
+        'n_group': cfg.experts.groups,
+        'topk_group': cfg.experts.groups_per_token,
+        'routed_scaling_factor': cfg.experts.scale,
+        'norm_topk_prob': True,
+        'scoring_func': 'sigmoid',
+        'topk_method': 'noaux_tc',
+        'first_k_dense_replace': cfg.experts.dense_layers,
+        'moe_layer_freq': 1,
+        'num_nextn_predict_layers': cfg.mtp,
+    }
+
+
+def _rope_scaling(scaling: LlamaRope | Yarn) -> dict[str, Any]:
+    common = {'factor': scaling.factor, 'original_max_position_embeddings': scaling.original_positions}
+    if isinstance(scaling, LlamaRope):
+        return common | {'rope_type': 'llama3', 'low_freq_factor': scaling.low, 'high_freq_factor': scaling.high}
+    return common | {
+        'rope_type': 'yarn', 'type': 'yarn', 'beta_fast': scaling.beta_fast, 'beta_slow': scaling.beta_slow,
+        'mscale': scaling.mscale, 'mscale_all_dim': scaling.mscale_all_dim}

@@ -20,15 +20,17 @@ NAMES = ('adamw', 'muon')
 # Matrices that Muon orthogonalises: (axes summed over, axes produced). Axes not named, the stacked layers
 # first of all, are batched.
 _MATRICES = {
-    'wq': ((-3,), (-2, -1)),  # [L, D, H, K]
+    'wq': ((-3,), (-2, -1)),  # [L, D, H, K]; of latent attention [L, C, H, K + P], and so on
     'wk': ((-3,), (-2, -1)),  # [L, D, N, K]
     'wv': ((-3,), (-2, -1)),  # [L, D, N, K]
     'wo': ((-3, -2), (-1,)),  # [L, H, K, D]
-    'w_gate': ((-2,), (-1,)),  # [L, D, F]
+    'wq_down': ((-2,), (-1,)),  # [L, D, C]
+    'wkv_down': ((-2,), (-1,)),  # [L, D, R + P]
+    'w_gate': ((-2,), (-1,)),  # [L, D, F], of experts [L, E, D, F]
     'w_up': ((-2,), (-1,)),  # [L, D, F]
     'w_down': ((-2,), (-1,)),  # [L, F, D]
 }
-_BIASES = ('bq', 'bk', 'bv')
+_BIASES = ('bq', 'bk', 'bv', 'balance')
 
 
 @dataclasses.dataclass(frozen=True)

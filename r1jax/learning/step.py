@@ -51,10 +51,12 @@ def init_state(params: transformer.Params, cfg: ModelConfig, optimizer: Optimize
 def _optimizer_shardings(opt_state, cfg: ModelConfig, sharding: Sharding):
     """Shardings of optimizer state: moments lie as their parameter does and are split over data beside (ZeRO-1, arXiv
     1910.02054), by layers where the data axis divides their number. Everything else lies on every device."""
-    split = sharding if cfg.n_layers % sharding.mesh.shape['data'] else sharding.with_axes(layers=('data',))
-    named = jax.tree_util.tree_flatten_with_path(transformer.shardings(cfg, split))[0]
-    shapes = jax.tree.leaves(transformer.abstract(cfg))
-    by_path = {path: (spec.shape, where) for (path, where), spec in zip(named, shapes, strict=True)}
+    split = sharding.with_axes(layers=('data',))
+    by_path = {}
+    for path, spec in jax.tree_util.tree_flatten_with_path(transformer.abstract(cfg))[0]:
+        divides = spec.axes[0] == 'layers' and spec.shape[0] % sharding.mesh.shape['data'] == 0
+        by_path[path] = spec.shape, (split if divides else sharding).named(
+            spec.axes, spec.shape, what=jax.tree_util.keystr(path))
 
     def choose(path, leaf):
         for start in range(len(path)):

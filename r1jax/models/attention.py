@@ -1,22 +1,54 @@
 """Grouped-query attention: over packed segments for training and scoring, over a cache for decoding."""
 
-import typing
-
 import jax
 import jax.numpy as jnp
+from flax import struct
 
 from r1jax.models.cache import LayerCache
 from r1jax.models.config import ModelConfig
-from r1jax.models.layers import apply_rope
-
-if typing.TYPE_CHECKING:
-    from r1jax.models.transformer import Layers
+from r1jax.models.layers import rms_norm
+from r1jax.models.rope import apply_rope
+from r1jax.models.spec import ArraySpec
 
 # Finite, because the difference of two -inf is NaN, in a softmax and in its gradient.
 MASKED = -1e30
 
 
-def _project(h_BTD, w: 'Layers', cos, sin):
+@struct.dataclass
+class Attention:
+    """Weights of grouped-query attention, stacked over layers. Biases and norms are None where the family has none."""
+
+    wq: jax.Array  # [L, D, H, K]
+    wk: jax.Array  # [L, D, N, K]
+    wv: jax.Array  # [L, D, N, K]
+    wo: jax.Array  # [L, H, K, D]
+    bq: jax.Array | None = None  # [L, H, K]
+    bk: jax.Array | None = None  # [L, N, K]
+    bv: jax.Array | None = None  # [L, N, K]
+    q_norm: jax.Array | None = None  # [L, K], one scale for all heads
+    k_norm: jax.Array | None = None  # [L, K]
+
+
+def specs(cfg: ModelConfig, L: int, into_residual: int) -> Attention:
+    """Returns an Attention of ArraySpecs for L layers; `into_residual` as `transformer.abstract` explains it."""
+    D, H, N, K = cfg.d_model, cfg.n_heads, cfg.n_kv_heads, cfg.head_dim
+
+    def bias(heads: int, axis: str) -> ArraySpec | None:
+        return ArraySpec((L, heads, K), ('layers', axis, None), 'zeros') if cfg.qkv_bias else None
+
+    def norm() -> ArraySpec | None:
+        return ArraySpec((L, K), ('layers', None), 'ones') if cfg.qk_norm else None
+
+    return Attention(
+        wq=ArraySpec((L, D, H, K), ('layers', 'embed', 'heads', None), fan_in=D),
+        wk=ArraySpec((L, D, N, K), ('layers', 'embed', 'kv_heads', None), fan_in=D),
+        wv=ArraySpec((L, D, N, K), ('layers', 'embed', 'kv_heads', None), fan_in=D),
+        wo=ArraySpec((L, H, K, D), ('layers', 'heads', None, 'embed'), fan_in=H * K * into_residual),
+        bq=bias(H, 'heads'), bk=bias(N, 'kv_heads'), bv=bias(N, 'kv_heads'),
+        q_norm=norm(), k_norm=norm())
+
+
+def _project(h_BTD, w: Attention, cos, sin, cfg: ModelConfig):
     """Returns rotated q [B, T, H, K], rotated k [B, T, N, K] and v [B, T, N, K]."""
     dtype = h_BTD.dtype
     q = jnp.einsum('btd,dhk->bthk', h_BTD, w.wq.astype(dtype))
@@ -24,39 +56,50 @@ def _project(h_BTD, w: 'Layers', cos, sin):
     v = jnp.einsum('btd,dnk->btnk', h_BTD, w.wv.astype(dtype))
     if w.bq is not None:
         q, k, v = q + w.bq.astype(dtype), k + w.bk.astype(dtype), v + w.bv.astype(dtype)
+    if w.q_norm is not None:
+        q, k = rms_norm(q, w.q_norm, cfg.norm_eps), rms_norm(k, w.k_norm, cfg.norm_eps)
     return apply_rope(q, cos, sin), apply_rope(k, cos, sin), v
 
 
 def attend(
-    h_BTD: jax.Array, w: 'Layers', cos: jax.Array, sin: jax.Array, segments_BT: jax.Array, cfg: ModelConfig
+    h_BTD: jax.Array, w: Attention, cos: jax.Array, sin: jax.Array, segments_BT: jax.Array, cfg: ModelConfig
 ) -> tuple[jax.Array, LayerCache]:
     """Causal self-attention within segments; scores and softmax in float32.
 
     Returns the output [B, T, D], and the keys and values in the layout of the cache (for a prefill; otherwise unused and
     compiled away).
     """
-    B, T, _ = h_BTD.shape
-    N, Q, K = cfg.n_kv_heads, cfg.queries_per_kv, cfg.head_dim
-    q, k, v = _project(h_BTD, w, cos, sin)
+    q, k, v = _project(h_BTD, w, cos, sin, cfg)
+    mixed_BTHK = self_attention(q, k, v, segments_BT, cfg.softmax_scale)
+    out_BTD = jnp.einsum('bthk,hkd->btd', mixed_BTHK, w.wo.astype(h_BTD.dtype))
+    return out_BTD, LayerCache(k.swapaxes(1, 2), v.swapaxes(1, 2))
+
+
+def self_attention(
+    q_BTHK: jax.Array, k_BTNK: jax.Array, v_BTNV: jax.Array, segments_BT: jax.Array, scale: float
+) -> jax.Array:
+    """softmax(scale * q k) v over the tokens up to each one, of its own segment. Returns [B, T, H, V]."""
+    B, T, H, K = q_BTHK.shape
+    N = k_BTNK.shape[2]
+    Q = H // N
     # The Q query heads of a kv head are stacked along time: one matrix product a kv head instead of Q thin ones.
-    q_BNtK = q.reshape(B, T, N, Q, K).transpose(0, 2, 3, 1, 4).reshape(B, N, Q * T, K)
-    k_BNTK, v_BNTK = k.swapaxes(1, 2), v.swapaxes(1, 2)
-    scores = jnp.einsum('bnqk,bnsk->bnqs', q_BNtK, k_BNTK, preferred_element_type=jnp.float32) * K**-0.5
+    q_BNtK = q_BTHK.reshape(B, T, N, Q, K).transpose(0, 2, 3, 1, 4).reshape(B, N, Q * T, K)
+    k_BNTK, v_BNTV = k_BTNK.swapaxes(1, 2), v_BTNV.swapaxes(1, 2)
+    scores = jnp.einsum('bnqk,bnsk->bnqs', q_BNtK, k_BNTK, preferred_element_type=jnp.float32) * scale
     mask_BTT = (segments_BT[:, :, None] == segments_BT[:, None, :]) & jnp.tril(jnp.ones((T, T), bool))
     scores = jnp.where(mask_BTT[:, None, None], scores.reshape(B, N, Q, T, T), MASKED)
     # Softmax by hand: normalising after the product with v spares two passes over [T, T] and one in the gradient.
     weights = jnp.exp(scores - jax.lax.stop_gradient(scores.max(-1, keepdims=True)))
     total = weights.sum(-1, keepdims=True).astype(jnp.float32)
-    weights = weights.astype(h_BTD.dtype).reshape(B, N, Q * T, T)
-    mixed = jnp.einsum('bnqs,bnsk->bnqk', weights, v_BNTK, preferred_element_type=jnp.float32)
-    mixed = (mixed.reshape(B, N, Q, T, K) / total).astype(h_BTD.dtype)
-    mixed_BTHK = mixed.transpose(0, 3, 1, 2, 4).reshape(B, T, cfg.n_heads, K)
-    return jnp.einsum('bthk,hkd->btd', mixed_BTHK, w.wo.astype(h_BTD.dtype)), LayerCache(k_BNTK, v_BNTK)
+    weights = weights.astype(q_BTHK.dtype).reshape(B, N, Q * T, T)
+    mixed = jnp.einsum('bnqs,bnsv->bnqv', weights, v_BNTV, preferred_element_type=jnp.float32)
+    mixed = (mixed.reshape(B, N, Q, T, -1) / total).astype(q_BTHK.dtype)
+    return mixed.transpose(0, 3, 1, 2, 4).reshape(B, T, H, -1)
 
 
 def attend_cached(
     h_S1D: jax.Array,
-    w: 'Layers',
+    w: Attention,
     cos: jax.Array,
     sin: jax.Array,
     positions_S1: jax.Array,
@@ -64,14 +107,22 @@ def attend_cached(
     cfg: ModelConfig,
 ) -> tuple[jax.Array, LayerCache]:
     """Attention of one new token a row over that row's cache, itself included. Returns [S, 1, D] and the new cache."""
-    S = h_S1D.shape[0]
-    q, k, v = _project(h_S1D, w, cos, sin)
+    q, k, v = _project(h_S1D, w, cos, sin, cfg)
     position_S = positions_S1[:, 0]
     cache = cache.write(position_S, k[:, 0], v[:, 0])
-    q_SNGK = q.reshape(S, cfg.n_kv_heads, cfg.queries_per_kv, cfg.head_dim)
-    scores = jnp.einsum('sngk,sntk->sngt', q_SNGK, cache.k_SNTK, preferred_element_type=jnp.float32)
-    mask_ST = jnp.arange(cache.k_SNTK.shape[2]) <= position_S[:, None]
-    scores = jnp.where(mask_ST[:, None, None], scores * cfg.head_dim**-0.5, MASKED)
-    weights = jax.nn.softmax(scores, axis=-1).astype(h_S1D.dtype)
-    mixed = jnp.einsum('sngt,sntk->sngk', weights, cache.v_SNTK).reshape(S, 1, cfg.n_heads, cfg.head_dim)
-    return jnp.einsum('bthk,hkd->btd', mixed, w.wo.astype(h_S1D.dtype)), cache
+    mixed_S1HK = cached_attention(q, cache.k_SNTK, cache.v_SNTV, position_S, cfg.softmax_scale)
+    return jnp.einsum('bthk,hkd->btd', mixed_S1HK, w.wo.astype(h_S1D.dtype)), cache
+
+
+def cached_attention(
+    q_S1HK: jax.Array, k_SNTK: jax.Array, v_SNTV: jax.Array, position_S: jax.Array, scale: float
+) -> jax.Array:
+    """softmax(scale * q k) v over positions 0 to position_S of each row's cache. Returns [S, 1, H, V]."""
+    S, _, H, K = q_S1HK.shape
+    N, T = k_SNTK.shape[1:3]
+    q_SNQK = q_S1HK.reshape(S, N, H // N, K)
+    scores = jnp.einsum('snqk,sntk->snqt', q_SNQK, k_SNTK, preferred_element_type=jnp.float32)
+    mask_ST = jnp.arange(T) <= position_S[:, None]
+    scores = jnp.where(mask_ST[:, None, None], scores * scale, MASKED)
+    weights = jax.nn.softmax(scores, axis=-1).astype(q_S1HK.dtype)
+    return jnp.einsum('snqt,sntv->snqv', weights, v_SNTV).reshape(S, 1, H, -1)

@@ -9,17 +9,19 @@ from r1jax.models.config import ModelConfig
 
 @struct.dataclass
 class LayerCache:
-    """One layer's cache. Time stands next to the head dimension, so that decoding is a batch of plain matrix products."""
+    """One layer's cache. Time stands next to the head dimension, so that decoding is a batch of plain matrix products.
+
+    With latent attention there is one 'head', whose key is what `latent` keeps of a token; the values are part of it.
+    """
 
     k_SNTK: jax.Array
-    v_SNTK: jax.Array
+    v_SNTV: jax.Array | None = None
 
-    def write(self, position_S: jax.Array, k_SNK: jax.Array, v_SNK: jax.Array) -> 'LayerCache':
+    def write(self, position_S: jax.Array, k_SNK: jax.Array, v_SNV: jax.Array | None = None) -> 'LayerCache':
         """Writes one token a slot, at that slot's position. Positions past the end are dropped."""
         slots = jnp.arange(position_S.shape[0])
-        return LayerCache(
-            self.k_SNTK.at[slots, :, position_S].set(k_SNK, mode='drop'),
-            self.v_SNTK.at[slots, :, position_S].set(v_SNK, mode='drop'))
+        return jax.tree.map(
+            lambda old, new: old.at[slots, :, position_S].set(new, mode='drop'), self, LayerCache(k_SNK, v_SNV))
 
 
 @struct.dataclass
@@ -36,6 +38,18 @@ class Cache:
 
 def empty_cache(cfg: ModelConfig, slots: int, length: int) -> Cache:
     """Returns a cache of zeros for `slots` rows of up to `length` tokens, in the model's dtype."""
-    shape = (slots, cfg.n_kv_heads, length, cfg.head_dim)
-    zeros = [jnp.zeros(shape, cfg.dtype) for _ in range(2 * cfg.n_layers)]
-    return Cache(tuple(LayerCache(k, v) for k, v in zip(zeros[::2], zeros[1::2], strict=True)))
+
+    def zeros(heads: int, width: int) -> jax.Array:
+        return jnp.zeros((slots, heads, length, width), cfg.dtype)
+
+    def layer() -> LayerCache:
+        if cfg.latent:
+            return LayerCache(zeros(1, cfg.latent.kv_rank + cfg.latent.rope_dim))
+        return LayerCache(zeros(cfg.n_kv_heads, cfg.head_dim), zeros(cfg.n_kv_heads, cfg.head_dim))
+
+    return Cache(tuple(layer() for _ in range(cfg.n_layers)))
+
+
+def cache_axes(cfg: ModelConfig) -> tuple[str | None, ...]:
+    """The logical axes of the arrays of a cache: heads are split as the projections that write them."""
+    return ('batch', None if cfg.latent else 'kv_heads', None, None)

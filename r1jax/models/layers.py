@@ -1,40 +1,39 @@
-"""The small pieces every family shares: norm, rotary positions, feed-forward."""
+"""The small pieces every family shares: norm and feed-forward."""
 
 import jax
 import jax.numpy as jnp
+from flax import struct
 
-from r1jax.models.config import ModelConfig
+from r1jax.models.spec import ArraySpec
 
 
-def rms_norm(x_BTD: jax.Array, scale_D: jax.Array, eps: float) -> jax.Array:
+def rms_norm(x: jax.Array, scale: jax.Array, eps: float) -> jax.Array:
     """x / sqrt(mean(x^2) + eps) * scale over the last axis (arXiv 1910.07467), in float32, returned in x's dtype."""
-    x32 = x_BTD.astype(jnp.float32)
+    x32 = x.astype(jnp.float32)
     inverse_rms = jax.lax.rsqrt(jnp.mean(jnp.square(x32), axis=-1, keepdims=True) + eps)
-    return (x32 * inverse_rms * scale_D.astype(jnp.float32)).astype(x_BTD.dtype)
+    return (x32 * inverse_rms * scale.astype(jnp.float32)).astype(x.dtype)
 
 
-def rope(positions_BT: jax.Array, cfg: ModelConfig) -> tuple[jax.Array, jax.Array]:
-    """Returns cos and sin [B, T, K/2] of the rotary angles (arXiv 2104.09864), float32 whatever the model's dtype.
+@struct.dataclass
+class FeedForward:
+    """A SwiGLU feed-forward, stacked over layers."""
 
-    Half precision would lose whole turns at long positions.
-    """
-    half = cfg.head_dim // 2
-    frequencies = cfg.rope_theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
-    angles = positions_BT[..., None].astype(jnp.float32) * frequencies
-    return jnp.cos(angles), jnp.sin(angles)
+    w_gate: jax.Array  # [L, D, F]
+    w_up: jax.Array  # [L, D, F]
+    w_down: jax.Array  # [L, F, D]
 
 
-def apply_rope(x_BTHK: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
-    """Turns the pairs (i, i + K/2) of each head: the layout of Hugging Face's Llama and Qwen weights."""
-    first, second = jnp.split(x_BTHK.astype(jnp.float32), 2, axis=-1)
-    cos, sin = cos[:, :, None], sin[:, :, None]
-    turned = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
-    return turned.astype(x_BTHK.dtype)
+def feed_forward_specs(L: int, D: int, F: int, into_residual: int) -> FeedForward:
+    """Returns a FeedForward of ArraySpecs; `into_residual` as `transformer.abstract` explains it."""
+    return FeedForward(
+        w_gate=ArraySpec((L, D, F), ('layers', 'embed', 'ffw'), fan_in=D),
+        w_up=ArraySpec((L, D, F), ('layers', 'embed', 'ffw'), fan_in=D),
+        w_down=ArraySpec((L, F, D), ('layers', 'ffw', 'embed'), fan_in=F * into_residual))
 
 
-def swiglu(x_BTD: jax.Array, w_gate_DF: jax.Array, w_up_DF: jax.Array, w_down_FD: jax.Array) -> jax.Array:
+def feed_forward(x_BTD: jax.Array, w: FeedForward) -> jax.Array:
     """(silu(x W_gate) * x W_up) W_down (arXiv 2002.05202)."""
     dtype = x_BTD.dtype
-    gate_BTF = jnp.einsum('btd,df->btf', x_BTD, w_gate_DF.astype(dtype))
-    up_BTF = jnp.einsum('btd,df->btf', x_BTD, w_up_DF.astype(dtype))
-    return jnp.einsum('btf,fd->btd', jax.nn.silu(gate_BTF) * up_BTF, w_down_FD.astype(dtype))
+    gate_BTF = jnp.einsum('btd,df->btf', x_BTD, w.w_gate.astype(dtype))
+    up_BTF = jnp.einsum('btd,df->btf', x_BTD, w.w_up.astype(dtype))
+    return jnp.einsum('btf,fd->btd', jax.nn.silu(gate_BTF) * up_BTF, w.w_down.astype(dtype))

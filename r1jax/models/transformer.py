@@ -5,96 +5,114 @@ sharding, importing and exporting derive from it. Layers are stacked on a leadin
 """
 
 import dataclasses
+import functools
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 
 from r1jax.errors import UserError
-from r1jax.models.attention import attend, attend_cached
-from r1jax.models.cache import Cache
+from r1jax.models import attention, experts, latent
+from r1jax.models.cache import Cache, LayerCache
 from r1jax.models.config import ModelConfig
-from r1jax.models.layers import rms_norm, rope, swiglu
+from r1jax.models.layers import FeedForward, feed_forward, feed_forward_specs, rms_norm
+from r1jax.models.rope import rope
+from r1jax.models.spec import ArraySpec
 from r1jax.parallel.rules import Sharding
-
-
-@dataclasses.dataclass(frozen=True)
-class ArraySpec:
-    """One parameter before it exists: the axes name its dimensions for `parallel.rules`."""
-
-    shape: tuple[int, ...]
-    axes: tuple[str | None, ...]
-    init: str = 'normal'  # 'normal' (fan-in scaled), 'ones' or 'zeros'
-    fan_in: int = 1
-    dtype: str = 'float32'
 
 
 @struct.dataclass
 class Layers:
-    """Weights of all layers, stacked on the leading axis L. Biases are None where the family has none."""
+    """Weights of layers of one kind, stacked on the leading axis L."""
 
     attn_norm: jax.Array  # [L, D]
-    wq: jax.Array  # [L, D, H, K]
-    wk: jax.Array  # [L, D, N, K]
-    wv: jax.Array  # [L, D, N, K]
-    wo: jax.Array  # [L, H, K, D]
+    attn: attention.Attention | latent.Latent
     mlp_norm: jax.Array  # [L, D]
-    w_gate: jax.Array  # [L, D, F]
-    w_up: jax.Array  # [L, D, F]
-    w_down: jax.Array  # [L, F, D]
-    bq: jax.Array | None = None  # [L, H, K]
-    bk: jax.Array | None = None  # [L, N, K]
-    bv: jax.Array | None = None  # [L, N, K]
+    mlp: FeedForward | experts.Mixture
+
+
+@struct.dataclass
+class SecondToken:
+    """Weights of the module that predicts the token after the next one, see `mtp`."""
+
+    token_norm: jax.Array  # [D]
+    hidden_norm: jax.Array  # [D]
+    join: jax.Array  # [2, D, D]: of the next token's embedding, of the hidden state
+    layer: Layers  # L = 1
+    norm: jax.Array  # [D]
 
 
 @struct.dataclass
 class Params:
-    """The whole model. `head_DV` is None when the head is the transposed embedding, and [D, 1] in a reward model."""
+    """The whole model. `head_DV` is None when the head is the transposed embedding, and [D, 1] in a reward model.
+
+    `dense_layers` are the first layers of a model of experts, which have none; elsewhere None. So is `mtp` without that
+    module.
+    """
 
     embed_VD: jax.Array
     layers: Layers
     final_norm_D: jax.Array
     head_DV: jax.Array | None = None
+    dense_layers: Layers | None = None
+    mtp: SecondToken | None = None
+
+
+# Of a layer with experts: the load of each, [E], and `experts.imbalance` [B, T].
+Balance = tuple[jax.Array, jax.Array]
 
 
 @struct.dataclass
 class Output:
-    """What `forward` returns: the normalised hidden states [B, T, D], and the keys and values of every layer.
+    """What `forward` returns: the normalised hidden states [B, T, D], and beside them what there is of the following.
 
-    Given a cache, that cache with the new token in it; without one, the T tokens' own keys and values: a prefill.
+    cache: given a cache, that cache with the new token in it; asked for one (`prefill`), keys and values of the T tokens.
+    load_LE: how many tokens each expert had, in every layer that has experts (int32, padding left out).
+    imbalance_LBT: `experts.imbalance` of each of these layers.
     """
 
     hidden_BTD: jax.Array
-    cache: Cache
+    cache: Cache | None = None
+    load_LE: jax.Array | None = None
+    imbalance_LBT: jax.Array | None = None
 
 
 def abstract(cfg: ModelConfig) -> Params:
     """Returns Params whose leaves are ArraySpecs: the one description of every parameter."""
-    L, D, H, N, K, F, V = (
-        cfg.n_layers, cfg.d_model, cfg.n_heads, cfg.n_kv_heads, cfg.head_dim, cfg.d_ff, cfg.vocab_size)
-    # Projections that write into the residual stream start smaller with depth (GPT-2), so that its variance does not grow.
-    into_residual = 2 * L
-
-    def bias(heads: int, axis: str) -> ArraySpec | None:
-        return ArraySpec((L, heads, K), ('layers', axis, None), 'zeros') if cfg.qkv_bias else None
-
-    layers = Layers(
-        attn_norm=ArraySpec((L, D), ('layers', 'norm'), 'ones'),
-        wq=ArraySpec((L, D, H, K), ('layers', 'embed', 'heads', None), fan_in=D),
-        wk=ArraySpec((L, D, N, K), ('layers', 'embed', 'kv_heads', None), fan_in=D),
-        wv=ArraySpec((L, D, N, K), ('layers', 'embed', 'kv_heads', None), fan_in=D),
-        wo=ArraySpec((L, H, K, D), ('layers', 'heads', None, 'embed'), fan_in=H * K * into_residual),
-        mlp_norm=ArraySpec((L, D), ('layers', 'norm'), 'ones'),
-        w_gate=ArraySpec((L, D, F), ('layers', 'embed', 'ffw'), fan_in=D),
-        w_up=ArraySpec((L, D, F), ('layers', 'embed', 'ffw'), fan_in=D),
-        w_down=ArraySpec((L, F, D), ('layers', 'ffw', 'embed'), fan_in=F * into_residual),
-        bq=bias(H, 'heads'), bk=bias(N, 'kv_heads'), bv=bias(N, 'kv_heads'))
+    D, V = cfg.d_model, cfg.vocab_size
+    n_dense = cfg.experts.dense_layers if cfg.experts else 0
     return Params(
         embed_VD=ArraySpec((V, D), ('vocab', 'embed'), fan_in=D),
-        layers=layers,
+        layers=_layers(cfg, cfg.n_layers - n_dense, with_experts=cfg.experts is not None),
         final_norm_D=ArraySpec((D,), ('norm',), 'ones'),
-        head_DV=_head(cfg))
+        head_DV=_head(cfg),
+        dense_layers=_layers(cfg, n_dense, with_experts=False) if n_dense else None,
+        mtp=_second_token(cfg) if cfg.mtp else None)
+
+
+def _second_token(cfg: ModelConfig) -> SecondToken:
+    def norm() -> ArraySpec:
+        return ArraySpec((cfg.d_model,), ('norm',), 'ones')
+
+    return SecondToken(
+        token_norm=norm(),
+        hidden_norm=norm(),
+        join=ArraySpec((2, cfg.d_model, cfg.d_model), (None, 'embed', None), fan_in=2 * cfg.d_model),
+        layer=_layers(cfg, 1, with_experts=cfg.experts is not None),
+        norm=norm())
+
+
+def _layers(cfg: ModelConfig, L: int, *, with_experts: bool) -> Layers:
+    # Projections that write into the residual stream start smaller with depth (GPT-2), so that its variance does not grow.
+    into_residual = 2 * cfg.n_layers
+    return Layers(
+        attn_norm=ArraySpec((L, cfg.d_model), ('layers', 'norm'), 'ones'),
+        attn=(latent if cfg.latent else attention).specs(cfg, L, into_residual),
+        mlp_norm=ArraySpec((L, cfg.d_model), ('layers', 'norm'), 'ones'),
+        mlp=experts.specs(cfg, L, into_residual) if with_experts else feed_forward_specs(
+            L, cfg.d_model, cfg.d_ff, into_residual))
 
 
 def _head(cfg: ModelConfig) -> ArraySpec | None:
@@ -122,8 +140,8 @@ def _draw(spec: ArraySpec, key: jax.Array) -> jax.Array:
 
 def with_scalar_head(params: Params, cfg: ModelConfig, key: jax.Array) -> tuple[Params, ModelConfig]:
     """Turns a policy into an untrained reward model: a score drawn from `key` takes the place of the output projection."""
-    cfg = dataclasses.replace(cfg, scalar_head=True)
-    return params.replace(head_DV=_draw(_head(cfg), key)), cfg
+    cfg = dataclasses.replace(cfg, scalar_head=True, mtp=0)
+    return params.replace(head_DV=_draw(_head(cfg), key), mtp=None), cfg
 
 
 def shardings(cfg: ModelConfig, sharding: Sharding) -> Params:
@@ -161,6 +179,8 @@ def forward(
     cfg: ModelConfig,
     cache: Cache | None = None,
     sharding: Sharding | None = None,
+    *,
+    prefill: bool = False,
 ) -> Output:
     """Runs the model up to its last norm; `head(params)` and `learning.likelihood` turn that into log-probabilities,
     `scores` into rewards.
@@ -173,29 +193,92 @@ def forward(
         tokens_BT: int32 token ids.
         positions_BT: int32 position of each token in its own sequence.
         segments_BT: int32 segment ids; ignored with a cache.
-        cache: keys and values so far, [S, N, T, K] a layer.
+        cache: keys and values so far, of `cache.LayerCache` a layer.
         sharding: where activations live; None leaves it to the compiler.
+        prefill: whether to return the tokens' keys and values as a cache.
 
     Returns:
         Output with hidden states [B, T, D] and keys and values, both in `cfg.dtype`.
     """
-    dtype = jnp.dtype(cfg.dtype)
     constrain = sharding.constrain if sharding else lambda x, axes: x
-    cos_BTK, sin_BTK = rope(positions_BT, cfg)
+    angles = rope(positions_BT, cfg)
     # Gathered over fsdp before the look-up: the compiler would otherwise replicate what comes out of it on all devices.
-    embed_VD = constrain(params.embed_VD.astype(dtype), ('vocab', None))
+    embed_VD = constrain(params.embed_VD.astype(cfg.dtype), ('vocab', None))
     x_BTD = constrain(embed_VD[tokens_BT], ('batch', None, None))
-    new_cache = []
-    for layer in range(cfg.n_layers):
-        w: Layers = jax.tree.map(lambda a: a[layer], params.layers)
-        h_BTD = rms_norm(x_BTD, w.attn_norm, cfg.norm_eps)
-        if cache is None:
-            a_BTD, layer_cache = attend(h_BTD, w, cos_BTK, sin_BTK, segments_BT, cfg)
+    mix = latent if cfg.latent else attention
+    run = functools.partial(block, segments_BT=segments_BT, cfg=cfg, sharding=sharding)
+
+    def layer(x_BTD: jax.Array, w: Layers) -> tuple[jax.Array, tuple[LayerCache | None, Balance | None]]:
+        x_BTD, kept, balance = run(x_BTD, w, lambda h_BTD: mix.attend(h_BTD, w.attn, *angles, segments_BT, cfg))
+        return x_BTD, (kept if prefill else None, balance)
+
+    def cached_layer(x_BTD: jax.Array, w: Layers, so_far: LayerCache):
+        x_BTD, kept, balance = run(
+            x_BTD, w, lambda h_BTD: mix.attend_cached(h_BTD, w.attn, *angles, positions_BT, so_far, cfg))
+        return x_BTD, (kept, balance)
+
+    layer_caches: list[LayerCache] = []
+    balances: list[Balance] = []
+    for stack in (params.dense_layers, params.layers):
+        if stack is None:
+            continue
+        if cfg.scan_layers and cache is None:
+            x_BTD, of_layers = jax.lax.scan(_rematerialised(layer, cfg), x_BTD, stack)
+            of_layers = _unstack(of_layers)
         else:
-            a_BTD, layer_cache = attend_cached(h_BTD, w, cos_BTK, sin_BTK, positions_BT, cache.layers[layer], cfg)
-        new_cache.append(layer_cache)
-        x_BTD = constrain(x_BTD + a_BTD, ('batch', None, None))
-        x_BTD = x_BTD + swiglu(rms_norm(x_BTD, w.mlp_norm, cfg.norm_eps), w.w_gate, w.w_up, w.w_down)
-        x_BTD = constrain(x_BTD, ('batch', None, None))
+            of_layers = []
+            for w in _unstack(stack):
+                if cache is None:
+                    x_BTD, of_layer = _rematerialised(layer, cfg)(x_BTD, w)
+                else:
+                    x_BTD, of_layer = cached_layer(x_BTD, w, cache.layers[len(layer_caches) + len(of_layers)])
+                of_layers.append(of_layer)
+        layer_caches += [kept for kept, _ in of_layers if kept is not None]
+        balances += [balance for _, balance in of_layers if balance is not None]
     hidden_BTD = rms_norm(x_BTD, params.final_norm_D, cfg.norm_eps)
-    return Output(hidden_BTD, Cache(tuple(new_cache)))
+    return Output(
+        hidden_BTD,
+        Cache(tuple(layer_caches)) if layer_caches else None,
+        jnp.stack([load_E for load_E, _ in balances]) if balances else None,
+        jnp.stack([imbalance_BT for _, imbalance_BT in balances]) if balances else None)
+
+
+def block(
+    x_BTD: jax.Array,
+    w: Layers,
+    attend: Callable[[jax.Array], tuple[jax.Array, LayerCache]],
+    *,
+    segments_BT: jax.Array,
+    cfg: ModelConfig,
+    sharding: Sharding | None,
+) -> tuple[jax.Array, LayerCache, Balance | None]:
+    """One layer: attention and a feed-forward, each normalised before and added to the residual stream.
+
+    Returns the new stream [B, T, D], the keys and values, and how evenly experts were used where there are experts.
+    """
+    constrain = sharding.constrain if sharding else lambda x, axes: x
+    a_BTD, kept = attend(rms_norm(x_BTD, w.attn_norm, cfg.norm_eps))
+    x_BTD = constrain(x_BTD + a_BTD, ('batch', None, None))
+    h_BTD = rms_norm(x_BTD, w.mlp_norm, cfg.norm_eps)
+    balance = None
+    if isinstance(w.mlp, experts.Mixture):
+        m_BTD, *balance = experts.mixture(h_BTD, w.mlp, segments_BT, cfg, sharding)
+    else:
+        m_BTD = feed_forward(h_BTD, w.mlp)
+    return constrain(x_BTD + m_BTD, ('batch', None, None)), kept, balance and tuple(balance)
+
+
+def _rematerialised(layer: Callable, cfg: ModelConfig) -> Callable:
+    """The same function, of whose values the gradient keeps what `cfg.remat` says."""
+    if cfg.remat == 'none':
+        return layer
+    policies = jax.checkpoint_policies
+    policy = {'dots': policies.dots_with_no_batch_dims_saveable, 'full': policies.nothing_saveable}[cfg.remat]
+    # Inside a loop nothing can be merged with what was computed before, so there is nothing to prevent.
+    return jax.checkpoint(layer, policy=policy, prevent_cse=not cfg.scan_layers)
+
+
+def _unstack(tree) -> list:
+    """Cuts a pytree of arrays with a leading axis into one tree for each of its places; nothing where it has no arrays."""
+    lengths = {len(x) for x in jax.tree.leaves(tree)}
+    return [jax.tree.map(lambda x: x[i], tree) for i in range(max(lengths, default=0))]

@@ -53,7 +53,5 @@ def make_mesh(config: MeshConfig, devices: list[jax.Device] | None = None) -> Me
         sizes[sizes.index(-1)] = len(devices) // fixed
     if math.prod(sizes) != len(devices):
         raise UserError(f'mesh: {said} does not lay out {len(devices)} device(s); the axes must multiply to that')
-    if sizes[AXES.index('expert')] != 1:
-        raise UserError(f'mesh: {said}: expert must be 1, because no model here has experts yet')
     # Auto by name: today's default of jax.make_mesh is Explicit, which puts shardings into array types.
     return jax.make_mesh(tuple(sizes), AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)

@@ -13,13 +13,14 @@ Rules = tuple[tuple[str, tuple[str, ...]], ...]
 
 # Training: weights are split over fsdp (ZeRO-3: gathered layer by layer as they are needed) and over tensor.
 TRAINING: Rules = (
-    ('batch', ('data', 'fsdp')),
+    ('batch', ('data', 'fsdp', 'expert')),
     ('layers', ()),
     ('embed', ('fsdp',)),
     ('norm', ()),
     ('heads', ('tensor',)),
     ('kv_heads', ('tensor',)),
     ('ffw', ('tensor',)),
+    ('experts', ('expert',)),
     ('vocab', ('tensor',)),
 )
 
@@ -105,10 +106,10 @@ class Sharding:
         if size % self.batch_ways:
             nearest = max(1, round(size / self.batch_ways)) * self.batch_ways
             raise UserError(
-                f'{name}={size} is not divisible by {self.batch_ways}, the size of mesh data x fsdp '
+                f'{name}={size} is not divisible by {self.batch_ways}, the size of mesh data x fsdp x expert '
                 f'(the nearest that is: {nearest})')
 
     @property
     def batch_ways(self) -> int:
         """Over how many devices rows of a batch are split."""
-        return self.mesh.shape['data'] * self.mesh.shape['fsdp']
+        return math.prod(self.mesh.shape[axis] for axis in dict(self.rules)['batch'])

@@ -13,13 +13,15 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
+from r1jax.config import from_dict
 from r1jax.data import tokenizers
 from r1jax.errors import Missing, UserError
 from r1jax.interop import hf
+from r1jax.interop.sources import SafetensorsSource
 from r1jax.models import transformer
 from r1jax.models.config import ModelConfig
 from r1jax.parallel.distributed import barrier, is_leader
-from r1jax.parallel.rules import Sharding, put
+from r1jax.parallel.rules import Sharding
 
 # Models that ship with the package, by the name after 'package:'.
 ASSETS = pathlib.Path(__file__).resolve().parents[1] / 'assets'
@@ -65,8 +67,8 @@ def read_config(spec: str | pathlib.Path) -> ModelConfig:
     if not path.exists():
         return hf.read_config(folder)
     try:
-        return ModelConfig(**json.loads(path.read_text()))
-    except (ValueError, TypeError) as error:
+        return from_dict(ModelConfig, json.loads(path.read_text()))
+    except (ValueError, UserError) as error:
         raise UserError(f'{path} is no model description: {error}') from error
 
 
@@ -87,7 +89,7 @@ def load_model(spec: str | pathlib.Path, sharding: Sharding, dtype: str | None =
             except (ValueError, FileNotFoundError, KeyError) as error:
                 raise UserError(f"{folder / 'params'} cannot be read: {str(error).splitlines()[0]}") from error
     else:
-        params = put(hf.read_params(folder, cfg), transformer.shardings(cfg, sharding))
+        params = hf.read_params(SafetensorsSource(folder), cfg, transformer.shardings(cfg, sharding))
     cfg = dataclasses.replace(cfg, dtype=dtype or cfg.dtype)
     return Model(params, cfg, tokenizers.load(folder))
 

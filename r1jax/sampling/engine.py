@@ -17,7 +17,7 @@ from flax import struct
 
 from r1jax.errors import UserError
 from r1jax.models import transformer
-from r1jax.models.cache import Cache, empty_cache
+from r1jax.models.cache import Cache, cache_axes, empty_cache
 from r1jax.models.config import ModelConfig
 from r1jax.parallel.rules import Sharding
 from r1jax.sampling.logits import SamplingConfig, sample
@@ -81,12 +81,12 @@ def empty_state(cfg: ModelConfig, slots: int, sharding: Sharding) -> DecodeState
     zeros_S = jnp.zeros(slots, jnp.int32)
     return _pin(DecodeState(
         cache=empty_cache(cfg, slots, BUCKET), token_S=zeros_S, position_S=zeros_S, last_S=zeros_S,
-        active_S=jnp.zeros(slots, bool), key_S=jax.random.split(jax.random.key(0), slots)), sharding)
+        active_S=jnp.zeros(slots, bool), key_S=jax.random.split(jax.random.key(0), slots)), cfg, sharding)
 
 
-def _pin(state: DecodeState, sharding: Sharding) -> DecodeState:
+def _pin(state: DecodeState, cfg: ModelConfig, sharding: Sharding) -> DecodeState:
     """Pins the slots split as a batch is, and the cache's heads beside as the projections that write them."""
-    cache = jax.tree.map(lambda x: sharding.constrain(x, ('batch', 'kv_heads', None, None)), state.cache)
+    cache = jax.tree.map(lambda x: sharding.constrain(x, cache_axes(cfg)), state.cache)
     return sharding.constrain_rows(state.replace(cache=None)).replace(cache=cache)
 
 
@@ -120,7 +120,7 @@ def decode_chunk(
         return state, (emitted_S, logp_S)
 
     state, sampled = jax.lax.scan(step, state, None, length=sampling.chunk)
-    return _pin(state, sharding), *sharding.constrain_replicated(sampled)
+    return _pin(state, cfg, sharding), *sharding.constrain_replicated(sampled)
 
 
 @functools.partial(jax.jit, static_argnames=('cfg', 'sharding'))
@@ -130,7 +130,7 @@ def prefill(
     """Keys and values of P prompts, padded on the right: causal attention keeps the padding out of what is used."""
     positions_PT = jnp.broadcast_to(jnp.arange(tokens_PT.shape[1]), tokens_PT.shape)
     return transformer.forward(
-        params, tokens_PT, positions_PT, jnp.ones_like(tokens_PT), cfg, sharding=sharding).cache
+        params, tokens_PT, positions_PT, jnp.ones_like(tokens_PT), cfg, sharding=sharding, prefill=True).cache
 
 
 @functools.partial(jax.jit, donate_argnames=('state',))
@@ -170,10 +170,10 @@ def grow(cache: Cache, *, length: int) -> Cache:
     return jax.tree.map(lambda x: jnp.pad(x, more), cache)
 
 
-@functools.partial(jax.jit, static_argnames=('sharding',))
-def take(state: DecodeState, rows_S: jax.Array, *, sharding: Sharding) -> DecodeState:
+@functools.partial(jax.jit, static_argnames=('cfg', 'sharding'))
+def take(state: DecodeState, rows_S: jax.Array, *, cfg: ModelConfig, sharding: Sharding) -> DecodeState:
     """Keeps the slots `rows_S` only. The last completions of a batch, the long ones, are decoded without empty rows."""
-    return _pin(jax.tree.map(lambda x: x[rows_S], state), sharding)
+    return _pin(jax.tree.map(lambda x: x[rows_S], state), cfg, sharding)
 
 
 @dataclasses.dataclass
@@ -307,7 +307,7 @@ class Engine:
         if size == len(slots):
             return state, slots
         rows = busy + [s for s, slot in enumerate(slots) if not slot][:size - len(busy)]
-        return take(state, np.array(rows, np.int32), sharding=self._sharding), [slots[s] for s in rows]
+        return take(state, np.array(rows, np.int32), cfg=self._cfg, sharding=self._sharding), [slots[s] for s in rows]
 
     def _fit(self, state: DecodeState, slots: list[_Slot | None]) -> DecodeState:
         """Grows the cache where the next chunk could run past its end."""

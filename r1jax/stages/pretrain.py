@@ -16,7 +16,8 @@ from r1jax.learning.optimizer import OptimizerConfig
 from r1jax.learning.packing import TokenSequence
 from r1jax.learning.step import init_state
 from r1jax.models import transformer
-from r1jax.models.config import ModelConfig, preset
+from r1jax.models.config import ModelConfig
+from r1jax.models.presets import preset
 from r1jax.parallel.distributed import barrier, is_leader
 from r1jax.parallel.rules import Sharding
 from r1jax.runtime.checkpoint import Model, save_model

@@ -11,8 +11,10 @@ import safetensors.numpy
 
 from r1jax.errors import UserError
 from r1jax.interop import hf
+from r1jax.interop.sources import SafetensorsSource
 from r1jax.models import transformer
-from r1jax.models.config import ModelConfig
+from r1jax.models.config import LlamaRope, ModelConfig, Yarn
+from tests.families import FAMILIES
 
 CFG = ModelConfig(
     vocab_size=40, d_model=16, n_layers=2, n_heads=4, n_kv_heads=2, head_dim=8, d_ff=24, qkv_bias=True, max_positions=32)
@@ -27,13 +29,16 @@ def folder(tmp_path):
 
 @pytest.mark.parametrize(
     'change', [{}, {'tie_embeddings': True}, {'qkv_bias': False}, {'scalar_head': True},
-               {'scalar_head': True, 'qkv_bias': False, 'tie_embeddings': True}], ids=str)
+               {'scalar_head': True, 'qkv_bias': False, 'tie_embeddings': True},
+               {'qkv_bias': False, 'qk_norm': True}, {'qkv_bias': False, 'rope_scaling': LlamaRope(factor=8)},
+               {'rope_scaling': Yarn(factor=4, mscale_all_dim=0)}, vars(FAMILIES['deepseek']),
+               vars(FAMILIES['deepseek']) | {'scalar_head': True}], ids=lambda change: str(change)[:60])
 def test_a_round_trip_keeps_config_and_every_bfloat16_bit(tmp_path, change):
     cfg = dataclasses.replace(CFG, **change)
     params = jax.tree.map(lambda x: (x + 0.1).astype(jnp.bfloat16), transformer.init(jax.random.key(1), cfg))
     hf.write(tmp_path, params, cfg, eos=2, bos=None)
     assert hf.read_config(tmp_path) == cfg
-    back = hf.read_params(tmp_path, cfg)
+    back = hf.read_params(SafetensorsSource(tmp_path), cfg)
     assert jax.tree.structure(back) == jax.tree.structure(params)
     for a, b in zip(jax.tree.leaves(params), jax.tree.leaves(back), strict=True):
         np.testing.assert_array_equal(np.asarray(a, np.float32), b)
@@ -59,7 +64,7 @@ def test_a_reward_model_scores_as_the_classifier_that_transformers_reads(tmp_pat
     # And back, from the folder that transformers writes.
     theirs.save_pretrained(tmp_path / 'theirs')
     assert hf.read_config(tmp_path / 'theirs') == cfg
-    back = hf.read_params(tmp_path / 'theirs', cfg)
+    back = hf.read_params(SafetensorsSource(tmp_path / 'theirs'), cfg)
     assert jax.tree.structure(back) == jax.tree.structure(params) and back.head_DV.shape[1] == 1
     for a, b in zip(jax.tree.leaves(params), jax.tree.leaves(back), strict=True):
         np.testing.assert_array_equal(a, b)
@@ -74,7 +79,7 @@ def test_a_classifier_of_several_labels_is_no_reward_model(folder):
             hf.read_config(folder)
     path.write_text(json.dumps(raw | {'id2label': {'0': 'a'}}))
     with pytest.raises(UserError, match="the tensor 'score.weight' is missing"):
-        hf.read_params(folder, hf.read_config(folder))
+        hf.read_params(SafetensorsSource(folder), hf.read_config(folder))
 
 
 def edit(folder, change):
@@ -87,31 +92,33 @@ def edit(folder, change):
 def test_a_missing_tensor_is_named(folder):
     edit(folder, lambda t: t.pop('model.layers.1.mlp.up_proj.weight'))
     with pytest.raises(UserError, match=r"the tensor 'model.layers.1.mlp.up_proj.weight' is missing"):
-        hf.read_params(folder, CFG)
+        hf.read_params(SafetensorsSource(folder), CFG)
 
 
 def test_a_tensor_of_another_shape_is_named(folder):
     edit(folder, lambda t: t.update({'model.norm.weight': np.zeros(17, np.float32)}))
     with pytest.raises(UserError, match=r"'model.norm.weight' has shape \(17,\), config.json wants \(16,\)"):
-        hf.read_params(folder, CFG)
+        hf.read_params(SafetensorsSource(folder), CFG)
 
 
 def test_a_truncated_file_is_named(folder):
     path = folder / 'model.safetensors'
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(UserError, match=r'model.safetensors is damaged'):
-        hf.read_params(folder, CFG)
+        hf.read_params(SafetensorsSource(folder), CFG)
 
 
 def test_other_architectures_and_rotary_scalings_are_refused(folder):
     path = folder / 'config.json'
     raw = json.loads(path.read_text())
-    path.write_text(json.dumps(raw | {'architectures': ['Qwen3ForCausalLM']}))
+    path.write_text(json.dumps(raw | {'architectures': ['Qwen2MoeForCausalLM']}))
     with pytest.raises(UserError, match="did you mean 'Qwen2ForCausalLM'"):
         hf.read_config(folder)
-    path.write_text(json.dumps(raw | {'rope_scaling': {'rope_type': 'llama3', 'factor': 8}}))
-    with pytest.raises(UserError, match='rope_scaling is not supported'):
-        hf.read_config(folder)
+    for scaling in ({'rope_type': 'dynamic', 'factor': 8},
+                    {'type': 'yarn', 'factor': 8, 'original_max_position_embeddings': 32, 'attention_factor': 2}):
+        path.write_text(json.dumps(raw | {'rope_scaling': scaling}))
+        with pytest.raises(UserError, match=f"rotary scaling '{scaling.get('type', 'dynamic')}'.* is not supported"):
+            hf.read_config(folder)
     for change, sentence in (
             ({'hidden_act': 'gelu'}, "hidden_act='gelu' is not supported, only 'silu' is"),
             ({'use_sliding_window': True}, 'use_sliding_window=True is not supported'),
@@ -119,7 +126,8 @@ def test_other_architectures_and_rotary_scalings_are_refused(folder):
         path.write_text(json.dumps(raw | change))
         with pytest.raises(UserError, match=sentence):
             hf.read_config(folder)
-    for text in ('{', '[]', json.dumps(raw | {'architectures': None}), json.dumps(raw | {'rope_scaling': 'yarn'})):
+    for text in ('{', '[]', json.dumps(raw | {'architectures': None}), json.dumps(raw | {'rope_scaling': 'yarn'}),
+                 json.dumps(raw | {'rope_scaling': {'rope_type': 'llama3', 'factor': 8}})):
         path.write_text(text)
         with pytest.raises(UserError, match='is no model description'):
             hf.read_config(folder)
@@ -128,11 +136,11 @@ def test_other_architectures_and_rotary_scalings_are_refused(folder):
 def test_a_tensor_without_a_place_is_named(folder):
     edit(folder, lambda t: t.update({'model.layers.0.self_attn.o_proj.bias': np.zeros(16, np.float32)}))
     with pytest.raises(UserError, match="'model.layers.0.self_attn.o_proj.bias' has no place in the model"):
-        hf.read_params(folder, CFG)
+        hf.read_params(SafetensorsSource(folder), CFG)
     edit(folder, lambda t: (
         t.pop('model.layers.0.self_attn.o_proj.bias'),
         t.update({'model.layers.0.self_attn.rotary_emb.inv_freq': np.zeros(4, np.float32)})))
-    hf.read_params(folder, CFG)
+    hf.read_params(SafetensorsSource(folder), CFG)
 
 
 def test_a_llama_with_biases_is_read_with_them(folder):
@@ -141,4 +149,4 @@ def test_a_llama_with_biases_is_read_with_them(folder):
     assert hf.read_config(folder).qkv_bias
     path.write_text(json.dumps(json.loads(path.read_text()) | {'attention_bias': False}))
     with pytest.raises(UserError, match="q_proj.bias' has no place|k_proj.bias' has no place"):
-        hf.read_params(folder, hf.read_config(folder))
+        hf.read_params(SafetensorsSource(folder), hf.read_config(folder))

@@ -176,7 +176,7 @@ def test_the_loss_is_the_mean_over_items_and_its_gradient_that_of_the_mean(loss,
     right = scores[:, 0] > scores[:, 1] if loss == 'pairwise' else (scores[:, 0] > 0) == (labels > 0)
     assert 0 < np.mean(right) < 1
     np.testing.assert_allclose(sums['accuracy_sum'], np.mean(right), rtol=1e-5)
-    assert float(jnp.abs(grads.head_DV).max()) > 1e-3 and float(jnp.abs(grads.layers.w_up).max()) > 1e-4
+    assert float(jnp.abs(grads.head_DV).max()) > 1e-3 and float(jnp.abs(grads.layers.mlp.w_up).max()) > 1e-4
     assert_close(grads, wanted_grads, 1e-6)
 
 

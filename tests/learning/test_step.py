@@ -23,6 +23,7 @@ from r1jax.models import transformer
 from r1jax.models.config import ModelConfig
 from r1jax.parallel.mesh import MeshConfig, make_mesh
 from r1jax.parallel.rules import DECODING, TRAINING, Sharding
+from tests.families import FAMILIES
 
 CFG = ModelConfig(
     vocab_size=64, d_model=32, n_layers=2, n_heads=4, n_kv_heads=2, head_dim=8, d_ff=64, qkv_bias=True, max_positions=64)
@@ -55,11 +56,11 @@ def minibatch(seqs, shard, rows, row_length=32, normalize='sequence'):
     return micro_batches(packed, weights, rows, shard)
 
 
-def gradients(mesh, rows=8, row_length=32, normalize='sequence', seqs=None):
+def gradients(mesh, rows=8, row_length=32, normalize='sequence', seqs=None, cfg=CFG):
     shard = sharding(mesh)
-    params = jax.device_put(transformer.init(jax.random.key(0), CFG), transformer.shardings(CFG, shard))
+    params = jax.device_put(transformer.init(jax.random.key(0), cfg), transformer.shardings(cfg, shard))
     return accumulate(
-        grpo_gradients, params, minibatch(seqs or sequences(), shard, rows, row_length, normalize), cfg=CFG, loss=LOSS,
+        grpo_gradients, params, minibatch(seqs or sequences(), shard, rows, row_length, normalize), cfg=cfg, loss=LOSS,
         sharding=shard)
 
 
@@ -76,8 +77,20 @@ def test_a_grpo_step_on_any_mesh_equals_one_device(name):
     assert_close(grads, other)
     assert_close(diagnostics, more, atol=1e-4)
     # The weights really are split: no device holds a whole matrix.
-    shard = other.layers.w_up.addressable_shards[0].data
-    assert shard.size == other.layers.w_up.size // (8 if name == '8 fsdp' else 4)
+    shard = other.layers.mlp.w_up.addressable_shards[0].data
+    assert shard.size == other.layers.mlp.w_up.size // (8 if name == '8 fsdp' else 4)
+
+
+@pytest.mark.parametrize('family', FAMILIES)
+def test_a_grpo_step_of_every_family_on_three_meshes_equals_one_device(family):
+    cfg = FAMILIES[family]
+    grads, diagnostics = gradients(ONE, cfg=cfg)
+    assert max(float(jnp.abs(g).max()) for g in jax.tree.leaves(grads)) > 1e-3
+    tensor = 1 if cfg.n_kv_heads == 1 else 2
+    for mesh in (MeshConfig(data=1, fsdp=8), MeshConfig(data=-1, fsdp=2, tensor=tensor), MeshConfig(data=2, expert=4)):
+        other, more = gradients(mesh, cfg=cfg)
+        assert_close(grads, other)
+        assert_close(diagnostics, more, atol=1e-4)
 
 
 @pytest.mark.parametrize('normalize', ['sequence', 'token', 'constant'])
@@ -136,9 +149,9 @@ def test_an_optimizer_step_on_a_mesh_equals_one_device_and_moments_are_split_fur
         results.append((state.params, metrics))
         assert int(state.step) == 1
         moments = [x for path, x in jax.tree_util.tree_flatten_with_path(state.opt_state)[0]
-                   if 'w_up' in jax.tree_util.keystr(path) and x.shape == state.params.layers.w_up.shape]
+                   if 'w_up' in jax.tree_util.keystr(path) and x.shape == state.params.layers.mlp.w_up.shape]
         ways = 4 if mesh is not ONE else 1  # fsdp x tensor
-        assert state.params.layers.w_up.addressable_shards[0].data.size * ways == state.params.layers.w_up.size
+        assert state.params.layers.mlp.w_up.addressable_shards[0].data.size * ways == state.params.layers.mlp.w_up.size
         ways *= 2 if mesh is not ONE else 1  # and, by layers, data
         assert moments and all(x.addressable_shards[0].data.size * ways == x.size for x in moments)
     assert_close(results[0][0], results[1][0], atol=2e-5)
@@ -164,7 +177,7 @@ def test_resharding_to_the_decoding_layout_keeps_the_values():
     params = jax.device_put(transformer.init(jax.random.key(0), CFG), transformer.shardings(CFG, train))
     moved = reshard(params, cfg=CFG, sharding=decode, dtype='float32')
     assert_close(params, moved, atol=0)
-    assert moved.layers.w_up.sharding.is_equivalent_to(transformer.shardings(CFG, decode).layers.w_up, 3)
+    assert moved.layers.mlp.w_up.sharding.is_equivalent_to(transformer.shardings(CFG, decode).layers.mlp.w_up, 3)
     cast = reshard(params, cfg=CFG, sharding=decode, dtype='bfloat16')
     assert {x.dtype.name for x in jax.tree.leaves(cast)} == {'bfloat16'}
 
@@ -173,12 +186,12 @@ def test_the_learning_rate_that_is_told_is_the_one_that_was_used():
     optimizer = OptimizerConfig(learning_rate=1e-2, warmup_steps=4)
     shard = sharding(ONE)
     state = init_state(transformer.init(jax.random.key(0), CFG), CFG, optimizer, shard)
-    before = state.params.layers.w_up.copy()
+    before = state.params.layers.mlp.w_up.copy()
     grads, _ = gradients(ONE)
     state, metrics = apply_gradients(state, grads, optimizer=optimizer, cfg=CFG, sharding=shard)
     # Adam's first update is the learning rate in size wherever there is a gradient.
     np.testing.assert_allclose(float(metrics['lr']), 0.0025, rtol=1e-6)
-    np.testing.assert_allclose(float(jnp.abs(state.params.layers.w_up - before).max()), 0.0025, rtol=1e-3)
+    np.testing.assert_allclose(float(jnp.abs(state.params.layers.mlp.w_up - before).max()), 0.0025, rtol=1e-3)
 
 
 def test_a_micro_batch_that_the_mesh_does_not_divide_is_refused():

@@ -1,5 +1,8 @@
 """The engine against teacher forcing, and its promises about noise, slots, meshes, EOS and prefills."""
 
+import dataclasses
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,6 +16,7 @@ from r1jax.parallel.rules import DECODING, Sharding
 from r1jax.sampling import engine as engine_module
 from r1jax.sampling.engine import Engine, Request
 from r1jax.sampling.logits import SamplingConfig
+from tests.families import FAMILIES
 
 CFG = ModelConfig(
     vocab_size=64, d_model=32, n_layers=2, n_heads=4, n_kv_heads=2, head_dim=8, d_ff=48, qkv_bias=True,
@@ -38,17 +42,17 @@ def run(params, sampling, step=0, seed=7, sharding=None, reqs=None):
     return {(c.prompt_id, c.sample): c for c in engine.generate(reqs or requests(), step)}
 
 
-@jax.jit
-def padded_logits(params, whole_1T):
+@functools.partial(jax.jit, static_argnums=2)
+def padded_logits(params, whole_1T, cfg):
     positions = jnp.arange(whole_1T.shape[1])[None]
-    out = transformer.forward(params, whole_1T, positions, jnp.ones_like(whole_1T), CFG)
+    out = transformer.forward(params, whole_1T, positions, jnp.ones_like(whole_1T), cfg)
     return out.hidden_BTD[0] @ transformer.head(params)
 
 
-def teacher_forced(params, prompt, tokens):
-    whole = np.zeros((1, CFG.max_positions), np.int32)  # one length, so that it compiles once
+def teacher_forced(params, prompt, tokens, cfg=CFG):
+    whole = np.zeros((1, cfg.max_positions), np.int32)  # one length, so that it compiles once
     whole[0, :len(prompt) + len(tokens)] = [*prompt, *tokens]
-    return padded_logits(params, whole)[len(prompt) - 1:len(prompt) - 1 + len(tokens)]
+    return padded_logits(params, whole, cfg)[len(prompt) - 1:len(prompt) - 1 + len(tokens)]
 
 
 def same(a, b):
@@ -58,6 +62,22 @@ def same(a, b):
 def test_greedy_equals_teacher_forced_argmax(params):
     for (prompt_id, _), c in run(params, SamplingConfig(slots=4, max_tokens=50, temperature=0, chunk=8)).items():
         logits = teacher_forced(params, requests()[prompt_id].prompt, c.tokens)
+        np.testing.assert_array_equal(jnp.argmax(logits, -1), c.tokens)
+
+
+@pytest.mark.parametrize('family', FAMILIES)
+def test_greedy_of_every_family_on_a_mesh_equals_teacher_forced_argmax(family):
+    cfg = dataclasses.replace(FAMILIES[family], max_positions=128)
+    weights = jax.tree.map(lambda x: 2.5 * x, transformer.init(jax.random.key(1), cfg))
+    sharding = Sharding(make_mesh(MeshConfig(data=2, expert=4)), DECODING)
+    engine = Engine(
+        jax.device_put(weights, transformer.shardings(cfg, sharding)), cfg,
+        SamplingConfig(slots=8, max_tokens=40, temperature=0), eos=EOS, sharding=sharding)
+    asked = requests(n=2)
+    completions = list(engine.generate(asked))
+    assert len(completions) == 10
+    for c in completions:
+        logits = teacher_forced(weights, asked[c.prompt_id].prompt, c.tokens, cfg)
         np.testing.assert_array_equal(jnp.argmax(logits, -1), c.tokens)
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from r1jax.data import tinyworld, tokenizers
 from r1jax.learning.optimizer import OptimizerConfig
-from r1jax.models import config as model_config
+from r1jax.models import presets
 from r1jax.models.config import ModelConfig
 from r1jax.runtime.checkpoint import load_model
 from r1jax.runtime.metrics import read_metrics
@@ -19,7 +19,7 @@ MINI = ModelConfig(
 
 @pytest.fixture
 def stage(monkeypatch):
-    monkeypatch.setitem(model_config.PRESETS, 'mini', MINI)
+    monkeypatch.setitem(presets.PRESETS, 'mini', MINI)
     return pretrain.PretrainStage(
         model='mini', steps=5, documents_per_step=8, tokenizer_documents=1500, checkpoint_every=2,
         optimizer=OptimizerConfig(learning_rate=1e-2, schedule='cosine', warmup_steps=1))

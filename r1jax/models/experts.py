@@ -1,0 +1,169 @@
+"""DeepSeek-V3's mixture of experts (arXiv 2412.19437, section 2.1.2): routing, and experts spread over devices.
+
+No token is ever dropped: tokens are sorted by expert and go through grouped matrix products of any group sizes.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from r1jax.models.config import Experts, ModelConfig
+from r1jax.models.layers import FeedForward, feed_forward, feed_forward_specs
+from r1jax.models.spec import ArraySpec
+from r1jax.parallel.rules import Sharding
+
+
+@struct.dataclass
+class Mixture:
+    """Weights of a mixture of experts, stacked over layers."""
+
+    router: jax.Array  # [L, D, E]
+    balance: jax.Array  # [L, E], added to scores for the choice alone; no gradient reaches it, see `learning.balance`
+    w_gate: jax.Array  # [L, E, D, F]
+    w_up: jax.Array  # [L, E, D, F]
+    w_down: jax.Array  # [L, E, F, D]
+    shared: FeedForward | None
+
+
+def specs(cfg: ModelConfig, L: int, into_residual: int) -> Mixture:
+    """Returns a Mixture of ArraySpecs for L layers; `into_residual` as `transformer.abstract` explains it."""
+    D, E, F = cfg.d_model, cfg.experts.n, cfg.experts.d_ff
+    shared = feed_forward_specs(L, D, F * cfg.experts.shared, into_residual) if cfg.experts.shared else None
+    return Mixture(
+        router=ArraySpec((L, D, E), ('layers', 'embed', None), fan_in=D),
+        balance=ArraySpec((L, E), ('layers', None), 'zeros'),
+        w_gate=ArraySpec((L, E, D, F), ('layers', 'experts', 'embed', 'ffw'), fan_in=D),
+        w_up=ArraySpec((L, E, D, F), ('layers', 'experts', 'embed', 'ffw'), fan_in=D),
+        w_down=ArraySpec((L, E, F, D), ('layers', 'experts', 'ffw', 'embed'), fan_in=F * into_residual),
+        shared=shared)
+
+
+def route(h_BTD: jax.Array, router_DE: jax.Array, balance_E: jax.Array, experts: Experts):
+    """Chooses A experts a token (arXiv 2412.19437, eq. 12-16, and node-limited routing, section 2.1.2).
+
+    Scores are sigmoids. `balance_E` is added for the choice alone; the weights are the scores without it, normalised over
+    the chosen and scaled.
+
+    Returns:
+        weights [B, T, A] (float32), chosen [B, T, A] (int32) and all scores [B, T, E] (float32).
+    """
+    # Float32 throughout, as the released model does: the choice hangs on small differences.
+    logits = jnp.einsum('btd,de->bte', h_BTD.astype(jnp.float32), router_DE.astype(jnp.float32),
+                        precision=jax.lax.Precision.HIGHEST)
+    scores_BTE = jax.nn.sigmoid(logits)
+    biased = jax.lax.stop_gradient(scores_BTE) + balance_E
+    if experts.groups_per_token < experts.groups:
+        in_groups = biased.reshape(*biased.shape[:-1], experts.groups, -1)
+        _, best = jax.lax.top_k(jax.lax.top_k(in_groups, 2)[0].sum(-1), experts.groups_per_token)
+        allowed = (best[..., None] == jnp.arange(experts.groups)).any(-2)
+        # Not 0: where all biased scores are negative, 0 would win.
+        biased = jnp.where(allowed[..., None], in_groups, -jnp.inf).reshape(biased.shape)
+    _, chosen_BTA = jax.lax.top_k(biased, experts.per_token)
+    weights_BTA = jnp.take_along_axis(scores_BTE, chosen_BTA, axis=-1)
+    weights_BTA = weights_BTA / (weights_BTA.sum(-1, keepdims=True) + 1e-20) * experts.scale
+    return weights_BTA, chosen_BTA, scores_BTE
+
+
+def apply_experts(
+    x_MD: jax.Array, chosen_MA: jax.Array, weights_MA: jax.Array, w_gate_EDF: jax.Array, w_up_EDF: jax.Array,
+    w_down_EFD: jax.Array, first: jax.Array | int = 0,
+) -> jax.Array:
+    """Sums weight * expert(x) over those of a token's experts whose weights are given: `first` and the E - 1 after it.
+
+    The M * A pairs of token and expert are sorted by expert, so that each expert's are one block of rows of a grouped
+    product; pairs whose expert is not here come last, and belong to no group.
+    """
+    M, A = chosen_MA.shape
+    E, dtype = w_gate_EDF.shape[0], x_MD.dtype
+    expert = chosen_MA.reshape(-1) - first
+    expert = jnp.where((expert >= 0) & (expert < E), expert, E)
+    order = jnp.argsort(expert)
+    sizes_E = (expert[:, None] == jnp.arange(E)).sum(0, dtype=jnp.int32)
+    sorted_x = x_MD[order // A]
+    gate = grouped_product(sorted_x, w_gate_EDF.astype(dtype), sizes_E)
+    up = grouped_product(sorted_x, w_up_EDF.astype(dtype), sizes_E)
+    sorted_y = grouped_product(jax.nn.silu(gate) * up, w_down_EFD.astype(dtype), sizes_E)
+    # Back in the order of the tokens by a gather: a scatter-add would depend on its order.
+    y_MAD = sorted_y[jnp.argsort(order)].reshape(M, A, -1)
+    weights_MA = jnp.where((expert < E).reshape(M, A), weights_MA, 0)
+    return jnp.einsum('mad,ma->md', y_MAD, weights_MA.astype(dtype))
+
+
+def grouped_product(x_RI: jax.Array, w_EIO: jax.Array, sizes_E: jax.Array) -> jax.Array:
+    """Rows of x times the matrix of their group: the first sizes[0] rows times w[0] and so on; 0 for rows of no group."""
+    y_RO = jax.lax.ragged_dot(x_RI, w_EIO, sizes_E)
+    # Kernels may leave there what they find.
+    return jnp.where((jnp.arange(len(x_RI)) < sizes_E.sum())[:, None], y_RO, 0)
+
+
+def imbalance(scores_BTE: jax.Array, segments_BT: jax.Array, experts: Experts) -> jax.Array:
+    """The sequence-wise balance loss (arXiv 2412.19437, eq. 17-20, without its factor), spread over tokens: [B, T], float32.
+
+    With f_e the share of a sequence's choices that fell on expert e (by its scores alone, without balance and groups), times
+    E, and p_e the mean share that e has in a token's scores, the loss of the sequence is sum_e f_e p_e: 1 where all experts
+    have the same, more the less even they are. Here each token has sum_e f_e p_e of its own scores; the mean over a
+    sequence's tokens is its loss. No gradient flows through f.
+
+    Args:
+        segments_BT: sequences of a row, each of which lies in one piece.
+    """
+    _, best = jax.lax.top_k(scores_BTE, experts.per_token)
+    chosen_BTE = (best[..., None] == jnp.arange(experts.n)).any(-2).astype(jnp.float32)
+    so_far_BTE = jnp.cumsum(chosen_BTE, axis=1)
+    index_T = jnp.arange(segments_BT.shape[1])
+    new_BT = segments_BT != jnp.pad(segments_BT, ((0, 0), (1, 0)), constant_values=-1)[:, :-1]
+    start_BT = jax.lax.cummax(jnp.where(new_BT, index_T, 0), axis=1)
+    last_BT = jnp.roll(new_BT, -1, axis=1).at[:, -1].set(True)
+    end_BT = jax.lax.cummin(jnp.where(last_BT, index_T, len(index_T)), axis=1, reverse=True)
+
+    def at(index_BT: jax.Array) -> jax.Array:
+        return jnp.take_along_axis(so_far_BTE, index_BT[..., None], axis=1)
+
+    counts_BTE = at(end_BT) - at(start_BT) + jnp.take_along_axis(chosen_BTE, start_BT[..., None], axis=1)
+    length_BT = (end_BT - start_BT + 1).astype(jnp.float32)
+    f_BTE = jax.lax.stop_gradient(counts_BTE * experts.n / (experts.per_token * length_BT[..., None]))
+    return (f_BTE * scores_BTE).sum(-1) / scores_BTE.sum(-1)
+
+
+def mixture(
+    h_BTD: jax.Array, w: Mixture, segments_BT: jax.Array, cfg: ModelConfig, sharding: Sharding | None
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Returns what the experts, shared ones included, make of each token [B, T, D]; how many tokens, padding left out, went
+    to each expert, [E] (int32, over all devices and hosts); and `imbalance` [B, T].
+    """
+    weights_BTA, chosen_BTA, scores_BTE = route(h_BTD, w.router, w.balance, cfg.experts)
+    if sharding is None:
+        routed_BTD = _here(h_BTD, chosen_BTA, weights_BTA, w.w_gate, w.w_up, w.w_down)
+    else:
+        routed_BTD = _spread(h_BTD, chosen_BTA, weights_BTA, w, sharding)
+    sent_BTE = (chosen_BTA[..., None] == jnp.arange(cfg.experts.n)).any(-2) & (segments_BT > 0)[..., None]
+    if w.shared is not None:
+        routed_BTD = routed_BTD + feed_forward(h_BTD, w.shared)
+    return routed_BTD, sent_BTE.sum((0, 1), dtype=jnp.int32), imbalance(scores_BTE, segments_BT, cfg.experts)
+
+
+def _here(h_BTD, chosen_BTA, weights_BTA, w_gate, w_up, w_down, first=0):
+    D, A = h_BTD.shape[-1], chosen_BTA.shape[-1]
+    mixed_MD = apply_experts(
+        h_BTD.reshape(-1, D), chosen_BTA.reshape(-1, A), weights_BTA.reshape(-1, A), w_gate, w_up, w_down, first)
+    return mixed_MD.reshape(h_BTD.shape)
+
+
+def _spread(h_BTD, chosen_BTA, weights_BTA, w: Mixture, sharding: Sharding) -> jax.Array:
+    """Expert parallelism: the tokens of all devices along the expert axis come to each of them, which adds up what its own
+    experts make of them; the sums go back to where the tokens live.
+    """
+    rows = sharding.spec(('batch', None, None))
+    up, down = sharding.spec(('experts', None, 'ffw')), sharding.spec(('experts', 'ffw', None))
+
+    def on_device(h_BTD, chosen_BTA, weights_BTA, w_gate, w_up, w_down):
+        everyone = functools.partial(jax.lax.all_gather, axis_name='expert', tiled=True)
+        first = jax.lax.axis_index('expert') * w_gate.shape[0]
+        mixed = _here(everyone(h_BTD), everyone(chosen_BTA), everyone(weights_BTA), w_gate, w_up, w_down, first)
+        return jax.lax.psum(jax.lax.psum_scatter(mixed, 'expert', tiled=True), 'tensor')
+
+    return jax.shard_map(
+        on_device, mesh=sharding.mesh, in_specs=(rows, rows, rows, up, up, down), out_specs=rows,
+    )(h_BTD, chosen_BTA, weights_BTA, w.w_gate, w.w_up, w.w_down)

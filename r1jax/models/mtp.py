@@ -1,0 +1,46 @@
+"""DeepSeek-V3's multi-token prediction (arXiv 2412.19437, section 2.2): a module that predicts the token after the next one.
+
+It reads the model's hidden state of token t and the embedding of token t + 1, runs one more layer over them, and shares
+embedding and head with the model: what it returns goes through `head(params)` as the model's own hidden states do.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from r1jax.models import attention, latent
+from r1jax.models.config import ModelConfig
+from r1jax.models.layers import rms_norm
+from r1jax.models.rope import rope
+from r1jax.models.transformer import Params, block
+from r1jax.parallel.rules import Sharding
+
+
+def predict_second(
+    params: Params,
+    hidden_BTD: jax.Array,
+    next_tokens_BT: jax.Array,
+    positions_BT: jax.Array,
+    segments_BT: jax.Array,
+    cfg: ModelConfig,
+    sharding: Sharding | None = None,
+) -> jax.Array:
+    """Returns hidden states [B, T, D] that predict, at index t, the token after `next_tokens_BT[:, t]` (eq. 21-23).
+
+    Args:
+        hidden_BTD: what `transformer.forward` returned for the same tokens.
+        next_tokens_BT: int32, the token that follows each; of each sequence's last token anything, nothing attends to it.
+    """
+    w = params.mtp
+    dtype = hidden_BTD.dtype
+    constrain = sharding.constrain if sharding else lambda x, axes: x
+    embed_VD = constrain(params.embed_VD.astype(dtype), ('vocab', None))
+    next_BTD = rms_norm(embed_VD[next_tokens_BT], w.token_norm, cfg.norm_eps)
+    both = jnp.stack([next_BTD, rms_norm(hidden_BTD, w.hidden_norm, cfg.norm_eps)], axis=2)
+    x_BTD = constrain(jnp.einsum('btid,ide->bte', both, w.join.astype(dtype)), ('batch', None, None))
+    mix = latent if cfg.latent else attention
+    angles = rope(positions_BT + 1, cfg)
+    layer = jax.tree.map(lambda a: a[0], w.layer)
+    x_BTD, _, _ = block(
+        x_BTD, layer, lambda h_BTD: mix.attend(h_BTD, layer.attn, *angles, segments_BT, cfg), segments_BT=segments_BT,
+        cfg=cfg, sharding=sharding)
+    return rms_norm(x_BTD, w.norm, cfg.norm_eps)
