@@ -78,7 +78,7 @@ def reshard(params: transformer.Params, *, cfg: ModelConfig, sharding: Sharding,
 def _logprobs(params, batch: MicroBatch, cfg: ModelConfig, temperature: float, sharding: Sharding):
     out = transformer.forward(params, batch.tokens, batch.positions, batch.segments, cfg, sharding=sharding)
     head_DV = transformer.head(params).astype(cfg.dtype)
-    return token_logprobs(out.hidden_BTD, head_DV, batch.targets, temperature=temperature)
+    return token_logprobs(out.hidden_BTD, head_DV, batch.targets, temperature=temperature, sharding=sharding)
 
 
 @functools.partial(jax.jit, static_argnames=('cfg', 'temperature', 'sharding'))

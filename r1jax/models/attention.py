@@ -6,9 +6,11 @@ from flax import struct
 
 from r1jax.models.cache import LayerCache
 from r1jax.models.config import ModelConfig
+from r1jax.models.kernels import flash_attention
 from r1jax.models.layers import rms_norm
 from r1jax.models.rope import apply_rope
 from r1jax.models.spec import ArraySpec
+from r1jax.parallel.rules import Sharding
 
 # Finite, because the difference of two -inf is NaN, in a softmax and in its gradient.
 MASKED = -1e30
@@ -62,7 +64,8 @@ def _project(h_BTD, w: Attention, cos, sin, cfg: ModelConfig):
 
 
 def attend(
-    h_BTD: jax.Array, w: Attention, cos: jax.Array, sin: jax.Array, segments_BT: jax.Array, cfg: ModelConfig
+    h_BTD: jax.Array, w: Attention, cos: jax.Array, sin: jax.Array, segments_BT: jax.Array, cfg: ModelConfig,
+    sharding: Sharding | None = None,
 ) -> tuple[jax.Array, LayerCache]:
     """Causal self-attention within segments; scores and softmax in float32.
 
@@ -70,15 +73,21 @@ def attend(
     compiled away).
     """
     q, k, v = _project(h_BTD, w, cos, sin, cfg)
-    mixed_BTHK = self_attention(q, k, v, segments_BT, cfg.softmax_scale)
+    mixed_BTHK = self_attention(q, k, v, segments_BT, cfg.softmax_scale, sharding)
     out_BTD = jnp.einsum('bthk,hkd->btd', mixed_BTHK, w.wo.astype(h_BTD.dtype))
     return out_BTD, LayerCache(k.swapaxes(1, 2), v.swapaxes(1, 2))
 
 
 def self_attention(
-    q_BTHK: jax.Array, k_BTNK: jax.Array, v_BTNV: jax.Array, segments_BT: jax.Array, scale: float
+    q_BTHK: jax.Array, k_BTNK: jax.Array, v_BTNV: jax.Array, segments_BT: jax.Array, scale: float,
+    sharding: Sharding | None = None,
 ) -> jax.Array:
-    """softmax(scale * q k) v over the tokens up to each one, of its own segment. Returns [B, T, H, V]."""
+    """softmax(scale * q k) v over the tokens up to each one, of its own segment. Returns [B, T, H, V].
+
+    By a kernel where the platform of `sharding` has one, see `kernels`.
+    """
+    if sharding and (mixed_BTHV := flash_attention(q_BTHK, k_BTNK, v_BTNV, segments_BT, scale, sharding)) is not None:
+        return mixed_BTHV
     B, T, H, K = q_BTHK.shape
     N = k_BTNK.shape[2]
     Q = H // N

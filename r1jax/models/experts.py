@@ -4,15 +4,20 @@ No token is ever dropped: tokens are sorted by expert and go through grouped mat
 """
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 
 from r1jax.models.config import Experts, ModelConfig
+from r1jax.models.kernels import grouped_product
 from r1jax.models.layers import FeedForward, feed_forward, feed_forward_specs
 from r1jax.models.spec import ArraySpec
 from r1jax.parallel.rules import Sharding
+
+# Pairs of token and expert are dispatched in chunks that hold this many numbers at most (1 GiB in bfloat16).
+CHUNK_ELEMENTS = 2**29
 
 
 @struct.dataclass
@@ -68,34 +73,33 @@ def route(h_BTD: jax.Array, router_DE: jax.Array, balance_E: jax.Array, experts:
 
 def apply_experts(
     x_MD: jax.Array, chosen_MA: jax.Array, weights_MA: jax.Array, w_gate_EDF: jax.Array, w_up_EDF: jax.Array,
-    w_down_EFD: jax.Array, first: jax.Array | int = 0,
+    w_down_EFD: jax.Array, first: jax.Array | int = 0, platform: str | None = None,
 ) -> jax.Array:
     """Sums weight * expert(x) over those of a token's experts whose weights are given: `first` and the E - 1 after it.
 
-    The M * A pairs of token and expert are sorted by expert, so that each expert's are one block of rows of a grouped
-    product; pairs whose expert is not here come last, and belong to no group.
+    The pairs of token and expert are sorted by expert, so that each expert's are one block of rows of a grouped product;
+    pairs whose expert is not here come last, and belong to no group.
+
+    Args:
+        platform: as `kernels.grouped_product` takes it.
     """
     M, A = chosen_MA.shape
     E, dtype = w_gate_EDF.shape[0], x_MD.dtype
     expert = chosen_MA.reshape(-1) - first
     expert = jnp.where((expert >= 0) & (expert < E), expert, E)
     order = jnp.argsort(expert)
+    # A token's experts are different ones, so no more of its pairs than E can be here.
+    token = order[:M * min(A, E)] // A
     sizes_E = (expert[:, None] == jnp.arange(E)).sum(0, dtype=jnp.int32)
-    sorted_x = x_MD[order // A]
-    gate = grouped_product(sorted_x, w_gate_EDF.astype(dtype), sizes_E)
-    up = grouped_product(sorted_x, w_up_EDF.astype(dtype), sizes_E)
-    sorted_y = grouped_product(jax.nn.silu(gate) * up, w_down_EFD.astype(dtype), sizes_E)
+    product = functools.partial(grouped_product, sizes_E=sizes_E, platform=platform)
+    sorted_x = x_MD[token]
+    hidden = jax.nn.silu(product(sorted_x, w_gate_EDF.astype(dtype))) * product(sorted_x, w_up_EDF.astype(dtype))
+    sorted_y = product(hidden, w_down_EFD.astype(dtype))
     # Back in the order of the tokens by a gather: a scatter-add would depend on its order.
-    y_MAD = sorted_y[jnp.argsort(order)].reshape(M, A, -1)
+    place = jnp.minimum(jnp.argsort(order), len(token) - 1)
+    y_MAD = sorted_y[place].reshape(M, A, -1)
     weights_MA = jnp.where((expert < E).reshape(M, A), weights_MA, 0)
     return jnp.einsum('mad,ma->md', y_MAD, weights_MA.astype(dtype))
-
-
-def grouped_product(x_RI: jax.Array, w_EIO: jax.Array, sizes_E: jax.Array) -> jax.Array:
-    """Rows of x times the matrix of their group: the first sizes[0] rows times w[0] and so on; 0 for rows of no group."""
-    y_RO = jax.lax.ragged_dot(x_RI, w_EIO, sizes_E)
-    # Kernels may leave there what they find.
-    return jnp.where((jnp.arange(len(x_RI)) < sizes_E.sum())[:, None], y_RO, 0)
 
 
 def imbalance(scores_BTE: jax.Array, segments_BT: jax.Array, experts: Experts) -> jax.Array:
@@ -134,36 +138,59 @@ def mixture(
     to each expert, [E] (int32, over all devices and hosts); and `imbalance` [B, T].
     """
     weights_BTA, chosen_BTA, scores_BTE = route(h_BTD, w.router, w.balance, cfg.experts)
-    if sharding is None:
-        routed_BTD = _here(h_BTD, chosen_BTA, weights_BTA, w.w_gate, w.w_up, w.w_down)
-    else:
-        routed_BTD = _spread(h_BTD, chosen_BTA, weights_BTA, w, sharding)
+    routed_BTD = spread(h_BTD, chosen_BTA, weights_BTA, w, sharding)
     sent_BTE = (chosen_BTA[..., None] == jnp.arange(cfg.experts.n)).any(-2) & (segments_BT > 0)[..., None]
     if w.shared is not None:
         routed_BTD = routed_BTD + feed_forward(h_BTD, w.shared)
     return routed_BTD, sent_BTE.sum((0, 1), dtype=jnp.int32), imbalance(scores_BTE, segments_BT, cfg.experts)
 
 
-def _here(h_BTD, chosen_BTA, weights_BTA, w_gate, w_up, w_down, first=0):
-    D, A = h_BTD.shape[-1], chosen_BTA.shape[-1]
-    mixed_MD = apply_experts(
-        h_BTD.reshape(-1, D), chosen_BTA.reshape(-1, A), weights_BTA.reshape(-1, A), w_gate, w_up, w_down, first)
-    return mixed_MD.reshape(h_BTD.shape)
-
-
-def _spread(h_BTD, chosen_BTA, weights_BTA, w: Mixture, sharding: Sharding) -> jax.Array:
+def spread(h_BTD, chosen_BTA, weights_BTA, w: Mixture, sharding: Sharding | None) -> jax.Array:
     """Expert parallelism: the tokens of all devices along the expert axis come to each of them, which adds up what its own
-    experts make of them; the sums go back to where the tokens live.
+    experts make of them; the sums go back to where the tokens live. Without `sharding` all is on one device.
     """
+    # Cast where they lie: what is gathered over fsdp is half as much then.
+    w_gate, w_up, w_down = (x.astype(h_BTD.dtype) for x in (w.w_gate, w.w_up, w.w_down))
+    if sharding is None:
+        return _in_chunks(h_BTD, chosen_BTA, weights_BTA, (w_gate, w_up, w_down), 1, apply_experts)
     rows = sharding.spec(('batch', None, None))
     up, down = sharding.spec(('experts', None, 'ffw')), sharding.spec(('experts', 'ffw', None))
 
-    def on_device(h_BTD, chosen_BTA, weights_BTA, w_gate, w_up, w_down):
+    def on_device(h_BTD, chosen_BTA, weights_BTA, *w):
+        return _in_chunks(h_BTD, chosen_BTA, weights_BTA, w, sharding.mesh.shape['expert'], exchange)
+
+    def exchange(x_MD, chosen_MA, weights_MA, w_gate, w_up, w_down):
         everyone = functools.partial(jax.lax.all_gather, axis_name='expert', tiled=True)
         first = jax.lax.axis_index('expert') * w_gate.shape[0]
-        mixed = _here(everyone(h_BTD), everyone(chosen_BTA), everyone(weights_BTA), w_gate, w_up, w_down, first)
+        mixed = apply_experts(
+            everyone(x_MD), everyone(chosen_MA), everyone(weights_MA), w_gate, w_up, w_down, first, sharding.platform)
         return jax.lax.psum(jax.lax.psum_scatter(mixed, 'expert', tiled=True), 'tensor')
 
     return jax.shard_map(
         on_device, mesh=sharding.mesh, in_specs=(rows, rows, rows, up, up, down), out_specs=rows,
-    )(h_BTD, chosen_BTA, weights_BTA, w.w_gate, w.w_up, w.w_down)
+        # The TPU's kernel does not say over which mesh axes its results vary.
+        check_vma=sharding.platform != 'tpu')(h_BTD, chosen_BTA, weights_BTA, w_gate, w_up, w_down)
+
+
+def _in_chunks(h_BTD, chosen_BTA, weights_BTA, w: tuple[jax.Array, ...], ways: int, apply: Callable) -> jax.Array:
+    """Returns apply(x_MD, chosen_MA, weights_MA, *w) of all tokens, of so many at a time that the pairs of token and expert
+    that could meet on a device, of `ways` devices' tokens, hold `CHUNK_ELEMENTS` at most.
+
+    Every token may choose this device's experts, and none is dropped: it is that case which there must be room for.
+    """
+    (B, T, D), A = h_BTD.shape, chosen_BTA.shape[-1]
+    M, most = B * T, max(1, CHUNK_ELEMENTS // (ways * min(A, len(w[0])) * D))
+    n = -(-M // most)
+    tokens = tuple(
+        jnp.pad(x.reshape(M, -1), ((0, -M % n), (0, 0))).reshape(n, -1, x.shape[-1])
+        for x in (h_BTD, chosen_BTA, weights_BTA))
+    if n == 1:
+        return apply(*(x[0] for x in tokens), *w).reshape(B, T, D)
+    # The gradients of the weights add up over chunks, in float32.
+    w32 = [x.astype(jnp.float32) for x in w]
+
+    @jax.checkpoint
+    def chunk(_, of_chunk):
+        return None, apply(*of_chunk, *(x.astype(h_BTD.dtype) for x in w32))
+
+    return jax.lax.scan(chunk, None, tokens)[1].reshape(-1, D)[:M].reshape(B, T, D)

@@ -16,6 +16,7 @@ from r1jax.models.config import ModelConfig
 from r1jax.models.layers import rms_norm
 from r1jax.models.rope import apply_rope
 from r1jax.models.spec import ArraySpec
+from r1jax.parallel.rules import Sharding
 
 
 @struct.dataclass
@@ -69,7 +70,8 @@ def _latents(h_BTD, w: Latent, cos, sin, cfg: ModelConfig):
 
 
 def attend(
-    h_BTD: jax.Array, w: Latent, cos: jax.Array, sin: jax.Array, segments_BT: jax.Array, cfg: ModelConfig
+    h_BTD: jax.Array, w: Latent, cos: jax.Array, sin: jax.Array, segments_BT: jax.Array, cfg: ModelConfig,
+    sharding: Sharding | None = None,
 ) -> tuple[jax.Array, LayerCache]:
     """Causal self-attention within segments, keys and values expanded. Returns as `attention.attend`."""
     dtype, R = h_BTD.dtype, cfg.latent.kv_rank
@@ -80,7 +82,7 @@ def attend(
     k_rotated = jnp.broadcast_to(kept_BTR[:, :, None, R:], q_rotated.shape)
     mixed_BTHV = self_attention(
         jnp.concatenate([q_plain, q_rotated], -1), jnp.concatenate([k_plain, k_rotated], -1), v, segments_BT,
-        cfg.softmax_scale)
+        cfg.softmax_scale, sharding)
     return jnp.einsum('bthv,hvd->btd', mixed_BTHV, w.wo.astype(dtype)), LayerCache(kept_BTR[:, None])
 
 

@@ -41,6 +41,6 @@ def predict_second(
     angles = rope(positions_BT + 1, cfg)
     layer = jax.tree.map(lambda a: a[0], w.layer)
     x_BTD, _, _ = block(
-        x_BTD, layer, lambda h_BTD: mix.attend(h_BTD, layer.attn, *angles, segments_BT, cfg), segments_BT=segments_BT,
-        cfg=cfg, sharding=sharding)
+        x_BTD, layer, lambda h_BTD: mix.attend(h_BTD, layer.attn, *angles, segments_BT, cfg, sharding),
+        segments_BT=segments_BT, cfg=cfg, sharding=sharding)
     return rms_norm(x_BTD, w.norm, cfg.norm_eps)

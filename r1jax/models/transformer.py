@@ -209,7 +209,7 @@ def forward(
     run = functools.partial(block, segments_BT=segments_BT, cfg=cfg, sharding=sharding)
 
     def layer(x_BTD: jax.Array, w: Layers) -> tuple[jax.Array, tuple[LayerCache | None, Balance | None]]:
-        x_BTD, kept, balance = run(x_BTD, w, lambda h_BTD: mix.attend(h_BTD, w.attn, *angles, segments_BT, cfg))
+        x_BTD, kept, balance = run(x_BTD, w, lambda h_BTD: mix.attend(h_BTD, w.attn, *angles, segments_BT, cfg, sharding))
         return x_BTD, (kept if prefill else None, balance)
 
     def cached_layer(x_BTD: jax.Array, w: Layers, so_far: LayerCache):

@@ -103,13 +103,18 @@ class Sharding:
 
     def check_batch(self, name: str, size: int) -> None:
         """Raises UserError if the mesh does not divide `size` rows."""
-        if size % self.batch_ways:
-            nearest = max(1, round(size / self.batch_ways)) * self.batch_ways
+        ways = self.ways('batch')
+        if size % ways:
+            nearest = max(1, round(size / ways)) * ways
             raise UserError(
-                f'{name}={size} is not divisible by {self.batch_ways}, the size of mesh data x fsdp x expert '
+                f'{name}={size} is not divisible by {ways}, the size of mesh data x fsdp x expert '
                 f'(the nearest that is: {nearest})')
 
     @property
-    def batch_ways(self) -> int:
-        """Over how many devices rows of a batch are split."""
-        return math.prod(self.mesh.shape[axis] for axis in dict(self.rules)['batch'])
+    def platform(self) -> str:
+        """What the mesh's devices are: 'cpu', 'gpu' or 'tpu'."""
+        return self.mesh.devices.flat[0].platform
+
+    def ways(self, axis: str) -> int:
+        """Over how many devices a dimension of this name is split."""
+        return math.prod(self.mesh.shape[m] for m in dict(self.rules)[axis])

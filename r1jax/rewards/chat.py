@@ -190,7 +190,7 @@ class CheckpointChat:
 
         self._longest = _check_room(config, model.cfg)
         self._template, self._tokenizer = config.template, model.tokenizer
-        slots = config.parallel + -config.parallel % sharding.batch_ways
+        slots = config.parallel + -config.parallel % sharding.ways('batch')
         params = reshard(model.params, cfg=model.cfg, sharding=sharding, dtype=model.cfg.dtype)
         self._engine = Engine(
             params, model.cfg, SamplingConfig(slots, config.max_tokens, config.temperature),

@@ -117,7 +117,7 @@ class RewardModel:
         self._cfg, self._tokenizer, self._sharding = model.cfg, model.tokenizer, sharding
         self._params = reshard(model.params, cfg=model.cfg, sharding=sharding, dtype=model.cfg.dtype)
         # Of the size that training had, rounded up to what this mesh divides.
-        self._rows = self.description.micro_rows + -self.description.micro_rows % sharding.batch_ways
+        self._rows = self.description.micro_rows + -self.description.micro_rows % sharding.ways('batch')
 
     def __call__(self, completions: Sequence[Completion], examples: Sequence[Example]) -> RewardOutput:
         """Scores B completions of B examples, whose `prompt` it reads.

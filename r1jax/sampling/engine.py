@@ -273,7 +273,7 @@ class Engine:
         rows = PREFILL_ROWS
         while rows < len(prompts):
             rows *= 2
-        rows += -rows % self._sharding.batch_ways
+        rows += -rows % self._sharding.ways('batch')
         length = max(map(len, prompts))
         tokens_PT = np.zeros((rows, length + -length % BUCKET), np.int32)
         for row, prompt in enumerate(prompts):
@@ -300,7 +300,7 @@ class Engine:
         busy = [s for s, slot in enumerate(slots) if slot]
         size = len(slots)
         while (
-            size % (2 * self._sharding.batch_ways) == 0 and len(busy) <= size // 2 and
+            size % (2 * self._sharding.ways('batch')) == 0 and len(busy) <= size // 2 and
             size // 2 >= SMALLEST * self._sampling.slots
         ):
             size //= 2

@@ -304,7 +304,7 @@ def evaluate_checkpoint(
         out.parent.mkdir(parents=True, exist_ok=True)
     tasks.check_answers(task, 'test')
     model, sharding = _open(checkpoint)
-    slots = 64 + -64 % sharding.batch_ways
+    slots = 64 + -64 % sharding.ways('batch')
     max_tokens = max_tokens or _usual_length(model)
     suite = Suite(task, problems, samples, SamplingConfig(slots, max_tokens, temperature, top_p=top_p))
     metrics = summarise(measure(model, suite, sharding, seed, 'eval'), suite)
@@ -332,7 +332,7 @@ def sample_checkpoint(
     tokenizer = model.tokenizer
     slots = min(64, n * len(prompts))
     max_tokens = max_tokens or _usual_length(model)
-    sampling = SamplingConfig(slots + -slots % sharding.batch_ways, max_tokens, temperature, top_k, top_p, min_p)
+    sampling = SamplingConfig(slots + -slots % sharding.ways('batch'), max_tokens, temperature, top_k, top_p, min_p)
     engine = decoding_engine(model, sampling, sharding, seed)
     bos = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
     requests = [Request(tuple(bos + tokenizer.encode(prompt)), i, n) for i, prompt in enumerate(prompts)]

@@ -6,15 +6,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from r1jax.learning import likelihood
+from r1jax.parallel.mesh import MeshConfig, make_mesh
+from r1jax.parallel.rules import TRAINING, Sharding
 
 B, T, D, V = 4, 10, 16, 48
 TEMPERATURE = 0.7
 
 
-def inputs(dtype=jnp.float32):
+def inputs(dtype=jnp.float32, V=V):
     keys = jax.random.split(jax.random.key(0), 5)
     hidden = (0.5 * jax.random.normal(keys[0], (B, T, D))).astype(dtype)
     head = jax.random.normal(keys[1], (D, V)).astype(dtype)
@@ -40,22 +41,23 @@ def scalar(function, weights):
     return loss
 
 
-def chunked(chunk_size, temperature=TEMPERATURE):
-    return lambda *xs: likelihood.token_logprobs(*xs, temperature=temperature, chunk_size=chunk_size)
+def in_blocks(blocks, temperature=TEMPERATURE):
+    return lambda *xs: likelihood.token_logprobs(*xs, temperature=temperature, blocks=blocks)
 
 
-@pytest.mark.parametrize('chunk_size', [None, 1, 3, 5, 10, 64])
-def test_values_and_gradients(chunk_size):
-    hidden, head, targets, weights = inputs()
+# 47 is prime, so that its last block is padded.
+@pytest.mark.parametrize('blocks, vocabulary', [(None, V), (1, V), (3, V), (5, V), (48, V), (64, V), (4, 47), (47, 47)])
+def test_values_and_gradients(blocks, vocabulary):
+    hidden, head, targets, weights = inputs(V=vocabulary)
     expected = reference(hidden, head, targets, TEMPERATURE)
-    got = jax.jit(chunked(chunk_size))(hidden, head, targets)
+    got = jax.jit(in_blocks(blocks))(hidden, head, targets)
     for a, b in zip(got, expected, strict=True):
         assert a.shape == (B, T) and a.dtype == jnp.float32
         np.testing.assert_allclose(a, b, atol=1e-5)
 
     plain = scalar(lambda *xs: reference(*xs, TEMPERATURE), weights)
     expected = jax.grad(plain, argnums=(0, 1))(hidden, head, targets)
-    got = jax.jit(jax.grad(scalar(chunked(chunk_size), weights), argnums=(0, 1)))(hidden, head, targets)
+    got = jax.jit(jax.grad(scalar(in_blocks(blocks), weights), argnums=(0, 1)))(hidden, head, targets)
     for a, b in zip(got, expected, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
 
@@ -69,22 +71,24 @@ def test_each_output_has_its_own_gradient(part):
 
     expected = jax.grad(only(lambda *xs: reference(*xs, TEMPERATURE)))(hidden)
     assert float(jnp.abs(expected).max()) > 0.1
-    np.testing.assert_allclose(jax.grad(only(chunked(4)))(hidden), expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(jax.grad(only(in_blocks(4)))(hidden), expected, rtol=1e-5, atol=1e-5)
 
 
-def test_default_chunk_is_the_largest_allowed(monkeypatch):
-    """T = 10 under a limit of 4 positions: three chunks, made equal (4, 4, 2 positions and 2 of padding)."""
+def test_the_default_is_the_fewest_blocks_allowed_that_divide_the_vocabulary(monkeypatch):
     hidden, head, targets, _ = inputs()
 
-    def scan_lengths():
-        text = str(jax.make_jaxpr(chunked(None))(hidden, head, targets))
-        return [int(n) for n in re.findall(r'\blength=(\d+)', text)]
+    def blocks():
+        """One more than the loop over blocks is long: the first is outside."""
+        text = str(jax.make_jaxpr(in_blocks(None))(hidden, head, targets))
+        return [int(n) + 1 for n in re.findall(r'\blength=(\d+)', text)]
 
-    assert scan_lengths() == []
-    monkeypatch.setattr(likelihood, 'CHUNK_ELEMENTS', B * V * 4)
-    assert scan_lengths() == [3]
-    monkeypatch.setattr(likelihood, 'CHUNK_ELEMENTS', 1)
-    assert scan_lengths() == [10]
+    assert blocks() == []
+    monkeypatch.setattr(likelihood, 'BLOCK_ELEMENTS', B * T * 16)
+    assert blocks() == [3]
+    monkeypatch.setattr(likelihood, 'BLOCK_ELEMENTS', B * T * 11)
+    assert blocks() == [6], 'five of 10 would do and do not divide 48'
+    monkeypatch.setattr(likelihood, 'BLOCK_ELEMENTS', 1)
+    assert blocks() == [48]
 
 
 def test_temperature_is_the_samplers():
@@ -92,22 +96,22 @@ def test_temperature_is_the_samplers():
     hidden, head, targets, _ = inputs()
     logits = jnp.dot(hidden, head, precision='highest')
     sampler = jnp.take_along_axis(jax.nn.log_softmax(logits / 0.5), targets[..., None], -1)[..., 0]
-    with_temperature = chunked(4, temperature=0.5)(hidden, head, targets)[0]
-    without = chunked(4, temperature=1.0)(hidden, head, targets)[0]
+    with_temperature = in_blocks(4, temperature=0.5)(hidden, head, targets)[0]
+    without = in_blocks(4, temperature=1.0)(hidden, head, targets)[0]
     np.testing.assert_allclose(jnp.exp(with_temperature - sampler), 1.0, atol=1e-4)
     assert float(jnp.abs(jnp.exp(without - sampler) - 1.0).max()) > 0.5
 
 
 def test_extreme_logits_stay_finite():
     hidden, head, targets, weights = inputs()
-    loss = jax.value_and_grad(scalar(chunked(4), weights), argnums=(0, 1))
+    loss = jax.value_and_grad(scalar(in_blocks(4), weights), argnums=(0, 1))
     for leaf in jax.tree.leaves(loss(1e4 * hidden, head, targets)):
         assert np.isfinite(leaf).all()
 
 
 def test_bfloat16_operands_make_float32_logits():
     hidden, head, targets, weights = inputs(jnp.bfloat16)
-    got = jax.jit(chunked(3))(hidden, head, targets)
+    got = jax.jit(in_blocks(3))(hidden, head, targets)
     for a, b in zip(got, reference(hidden, head, targets, TEMPERATURE), strict=True):
         assert a.dtype == jnp.float32
         np.testing.assert_allclose(a, b, atol=1e-4)
@@ -115,20 +119,19 @@ def test_bfloat16_operands_make_float32_logits():
     wide = [x.astype(jnp.float32) for x in (hidden, head)]
     plain = scalar(lambda *xs: reference(*xs, TEMPERATURE), weights)
     expected = jax.grad(plain, argnums=(0, 1))(*wide, targets)
-    got = jax.jit(jax.grad(scalar(chunked(3), weights), argnums=(0, 1)))(hidden, head, targets)
+    got = jax.jit(jax.grad(scalar(in_blocks(3), weights), argnums=(0, 1)))(hidden, head, targets)
     for a, b in zip(got, expected, strict=True):
         assert a.dtype == jnp.bfloat16
         error = np.linalg.norm(a.astype(jnp.float32) - b) / np.linalg.norm(b)
         assert error < 1e-2
 
 
-def test_the_heads_gradient_accumulates_in_float32():
-    """Over 1024 chunks of 1/2 a bfloat16 sum would stop at 128, where 1/2 is half of its last bit."""
-    hidden = jnp.ones((1, 1024, 1), jnp.bfloat16)
-    head = jnp.zeros((1, 2), jnp.bfloat16)
-    targets = jnp.zeros((1, 1024), jnp.int32)
-    got = jax.grad(lambda w: likelihood.token_logprobs(hidden, w, targets, chunk_size=1)[0].sum())(head)
-    np.testing.assert_array_equal(got.astype(jnp.float32), [[512.0, -512.0]])
+def test_the_gradient_of_hidden_states_accumulates_in_float32():
+    """Of 1,024 blocks each adds 1/2 (but for 1/2048): a bfloat16 sum would stop at 128, where 1/2 is half of its last bit."""
+    hidden, targets = jnp.zeros((1, 1, 1), jnp.bfloat16), jnp.zeros((1, 1), jnp.int32)
+    head = jnp.full((1, 1024), -512.0, jnp.bfloat16).at[0, 0].set(0)
+    got = jax.grad(lambda h: likelihood.token_logprobs(h, head, targets, blocks=1024)[0].sum())(hidden)
+    assert float(got[0, 0, 0]) == pytest.approx(512, rel=0.01)
 
 
 def sizes(jaxpr):
@@ -143,51 +146,57 @@ def sizes(jaxpr):
 
 
 def test_no_array_of_all_logits_forward_or_backward():
-    b, t, d, v, chunk = 2, 64, 8, 512, 8
+    b, t, d, v, blocks = 2, 64, 8, 512, 8
     hidden, head = jnp.ones((b, t, d)), jnp.ones((d, v))
     targets = jnp.zeros((b, t), jnp.int32)
 
-    def step(size):
+    def step(blocks):
         def loss(h, w):
-            logp, entropy = likelihood.token_logprobs(h, w, targets, chunk_size=size)
+            logp, entropy = likelihood.token_logprobs(h, w, targets, blocks=blocks)
             return jnp.sum(logp) + jnp.sum(entropy)
 
         return jax.value_and_grad(loss, argnums=(0, 1))
 
-    largest = max(sizes(jax.make_jaxpr(step(chunk))(hidden, head).jaxpr))
-    assert largest == b * chunk * v
-    whole = max(sizes(jax.make_jaxpr(step(t))(hidden, head).jaxpr))
+    largest = max(sizes(jax.make_jaxpr(step(blocks))(hidden, head).jaxpr))
+    assert largest == b * t * v // blocks
+    whole = max(sizes(jax.make_jaxpr(step(1))(hidden, head).jaxpr))
     assert whole == b * t * v, 'the walk must be able to see the logits'
-    memory = [jax.jit(step(size)).lower(hidden, head).compile().memory_analysis() for size in (chunk, t)]
+    memory = [jax.jit(step(n)).lower(hidden, head).compile().memory_analysis() for n in (blocks, 1)]
     assert memory[0].temp_size_in_bytes < 4 * b * t * v < memory[1].temp_size_in_bytes
 
 
-@pytest.mark.parametrize('chunk_size', [None, 4])
-def test_sharded_equals_unsharded(chunk_size):
-    mesh = jax.make_mesh((2, 2, 2), ('data', 'fsdp', 'tensor'), axis_types=(AxisType.Auto,) * 3)
-    rows = NamedSharding(mesh, PartitionSpec(('data', 'fsdp')))
-    columns = NamedSharding(mesh, PartitionSpec('fsdp', 'tensor'))
+@pytest.mark.parametrize('blocks', [None, 4])
+def test_sharded_equals_unsharded(blocks):
+    sharding = Sharding(make_mesh(MeshConfig(data=2, fsdp=2, tensor=2)), TRAINING)
     hidden, head, targets, weights = inputs()
-    loss = jax.value_and_grad(scalar(chunked(chunk_size), weights), argnums=(0, 1))
-    expected = loss(hidden, head, targets)
-    step = jax.jit(loss, in_shardings=(rows, columns, rows), out_shardings=(None, (rows, columns)))
-    compiled = step.lower(hidden, head, targets).compile()
+    expected = jax.value_and_grad(scalar(in_blocks(blocks), weights), argnums=(0, 1))(hidden, head, targets)
+
+    def sharded(*xs):
+        return likelihood.token_logprobs(*xs, temperature=TEMPERATURE, blocks=blocks, sharding=sharding)
+
+    rows, columns = (
+        sharding.named(axes, x.shape, '') for axes, x in ((('batch', None, None), hidden), (('embed', 'vocab'), head)))
+    step = jax.jit(
+        jax.value_and_grad(scalar(sharded, weights), argnums=(0, 1)),
+        in_shardings=(rows, columns, sharding.named(('batch', None), targets.shape, '')),
+        out_shardings=(None, (rows, columns)))
     got = step(hidden, head, targets)
     assert len(got[1][1].sharding.device_set) == 8
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-5), got, expected)
 
-    # The vocabulary is split over two devices and stays split: no array anywhere has all of it.
-    text = compiled.as_text()
-    assert re.search(rf'f32\[[\d,]*\b{V // 2}\b', text)
-    assert not re.search(rf'f32\[[\d,]*\b{V}\b', text)
+    # Rows are split over four devices and the vocabulary over two, and both stay so: no device has all of either.
+    text = step.lower(hidden, head, targets).compile().as_text()
+    here = V // 2 // (blocks or 1)
+    assert re.search(rf'f32\[{B // 4},{T},(1,)?{here}\b', text)
+    assert not re.search(rf'f32\[[\d,]*\b{V}\b', text) and not re.search(rf'f32\[{B},{T},(1,)?{here}\b', text)
 
 
 def test_refuses_what_is_not_positive():
     hidden, head, targets, _ = inputs()
     with pytest.raises(ValueError, match='temperature'):
         likelihood.token_logprobs(hidden, head, targets, temperature=0.0)
-    with pytest.raises(ValueError, match='chunk_size'):
-        likelihood.token_logprobs(hidden, head, targets, chunk_size=0)
+    with pytest.raises(ValueError, match='blocks'):
+        likelihood.token_logprobs(hidden, head, targets, blocks=0)
 
 
 def test_sft_loss():

@@ -212,7 +212,7 @@ def model():
 def micro_gradient(params, batch, weights):
     def loss(params):
         hidden = params['embed'][batch.tokens] + params['position'][batch.positions]
-        logp, _ = likelihood.token_logprobs(hidden, params['head'], batch.targets, chunk_size=5)
+        logp, _ = likelihood.token_logprobs(hidden, params['head'], batch.targets, blocks=5)
         return -jnp.sum(jnp.exp(logp - batch.values['old_logp']) * batch.values['advantage'] * weights)
 
     return jax.value_and_grad(loss)(params)

@@ -34,8 +34,8 @@ def test_specs_follow_the_table_and_decoding_keeps_weights_whole_over_fsdp():
     axes = ('layers', 'embed', 'heads', None)
     assert Sharding(mesh, TRAINING).spec(axes) == PartitionSpec(None, 'fsdp', 'tensor', None)
     assert Sharding(mesh, DECODING).spec(axes) == PartitionSpec(None, None, 'tensor', None)
-    assert Sharding(mesh, TRAINING).spec(('batch', None)) == PartitionSpec(('data', 'fsdp'), None)
-    assert Sharding(mesh, TRAINING).batch_ways == 4
+    assert Sharding(mesh, TRAINING).spec(('batch', None)) == PartitionSpec(('data', 'fsdp', 'expert'), None)
+    assert Sharding(mesh, TRAINING).ways('batch') == 4
 
 
 def test_two_dimensions_on_one_mesh_axis_are_a_collision():
@@ -55,4 +55,4 @@ def test_shardings_are_static_arguments():
     mesh = make_mesh(MeshConfig())
     assert hash(Sharding(mesh, TRAINING)) == hash(Sharding(mesh, TRAINING))
     assert Sharding(mesh, TRAINING) != Sharding(mesh, DECODING)
-    assert Sharding(make_mesh(MeshConfig(data=1), jax.devices()[:1]), TRAINING).batch_ways == 1
+    assert Sharding(make_mesh(MeshConfig(data=1), jax.devices()[:1]), TRAINING).ways('batch') == 1

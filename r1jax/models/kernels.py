@@ -1,0 +1,92 @@
+"""Attention over long rows and grouped matrix products: which kernel runs on which platform.
+
+On TPU attention is splash attention and grouped products are megablox, both of which jax brings; on NVIDIA GPUs attention is
+cuDNN's. Everywhere else, and where a kernel does not take the shapes, both are plain jax, which the kernels are tested
+against.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax.experimental.pallas.ops.tpu.megablox.ops import gmm
+from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as splash
+from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as splash_mask
+
+from r1jax.parallel.rules import Sharding
+
+# Both kernels walk in tiles of whole vector registers, 128 lanes wide.
+LANES = 128
+# Longest side of a tile. Of 32,768 tokens of 128 to 192 dimensions, tiles of 512 fill half of a core's 16 MiB.
+ATTENTION_TILE = 512
+# Rows, inputs and outputs of a tile of a grouped product.
+PRODUCT_TILE = (512, 1024, 1024)
+
+
+def flash_attention(
+    q_BTHK: jax.Array, k_BTNK: jax.Array, v_BTNV: jax.Array, segments_BT: jax.Array, scale: float, sharding: Sharding
+) -> jax.Array | None:
+    """What `attention.self_attention` computes, without ever holding [T, T] scores; None where no kernel can.
+
+    Heads are split over the mesh as the rules say, rows as a batch.
+    """
+    T = q_BTHK.shape[1]
+    if sharding.platform == 'tpu' and T % LANES == 0:
+        kernel = functools.partial(splash_attention, scale=scale)
+    elif sharding.platform == 'gpu' and q_BTHK.dtype == jnp.bfloat16:
+        kernel = functools.partial(cudnn_attention, scale=scale)
+    else:
+        return None
+    query, key = (sharding.spec(('batch', None, heads, None)) for heads in ('heads', 'kv_heads'))
+    # Kernels do not say over which mesh axes their results vary, so that cannot be checked.
+    return jax.shard_map(
+        kernel, mesh=sharding.mesh, in_specs=(query, key, key, sharding.spec(('batch', None))), out_specs=query,
+        check_vma=False)(q_BTHK, k_BTNK, v_BTNV, segments_BT)
+
+
+def splash_attention(q_BTHK, k_BTNK, v_BTNV, segments_BT, *, scale: float) -> jax.Array:
+    """On one device of a TPU; T is a multiple of 128."""
+    T, H = q_BTHK.shape[1:3]
+    tile = next(tile for tile in range(min(ATTENTION_TILE, T), 0, -LANES) if T % tile == 0)
+    blocks = splash.BlockSizes(
+        block_q=tile, block_kv=tile, block_q_dkv=tile, block_kv_dkv=tile, block_q_dq=tile, block_kv_dq=tile)
+    kernel = splash.make_splash_mha(
+        splash_mask.MultiHeadMask([splash_mask.CausalMask((T, T))] * H), block_sizes=blocks, head_shards=1, q_seq_shards=1)
+
+    def of_row(q_THK, k_TNK, v_TNV, segments_T):
+        ids = splash.SegmentIds(segments_T, segments_T)
+        # The kernel knows no factor of the scores.
+        mixed_HTV = kernel(q_THK.swapaxes(0, 1) * scale, k_TNK.swapaxes(0, 1), v_TNV.swapaxes(0, 1), ids)
+        return mixed_HTV.swapaxes(0, 1)
+
+    return jax.vmap(of_row)(q_BTHK, k_BTNK, v_BTNV, segments_BT)
+
+
+def cudnn_attention(q_BTHK, k_BTNK, v_BTNV, segments_BT, *, scale: float) -> jax.Array:
+    """On one NVIDIA GPU. Segments become a mask of [B, 1, T, T] bits, which cuDNN reads as a bias of bfloat16."""
+    same_BTT = segments_BT[:, :, None] == segments_BT[:, None, :]
+    # Latent attention has narrower values than keys, which jax's interface to cuDNN does not take.
+    K, V = q_BTHK.shape[-1], v_BTNV.shape[-1]
+    v_BTNK = jnp.pad(v_BTNV, ((0, 0), (0, 0), (0, 0), (0, K - V)))
+    return jax.nn.dot_product_attention(
+        q_BTHK, k_BTNK, v_BTNK, mask=same_BTT[:, None], scale=scale, is_causal=True, implementation='cudnn')[..., :V]
+
+
+def grouped_product(x_RI: jax.Array, w_EIO: jax.Array, sizes_E: jax.Array, platform: str | None) -> jax.Array:
+    """Rows of x times the matrix of their group: the first sizes[0] rows times w[0] and so on; 0 for rows of no group.
+
+    Args:
+        platform: where this is to run; None for what every platform has.
+    """
+    R, inner, outer = len(x_RI), *w_EIO.shape[1:]
+    # Kernels leave rows of no group as they find them, in what they return and in the gradient of x.
+    grouped_R1 = (jnp.arange(R) < sizes_E.sum())[:, None]
+    x_RI = jnp.where(grouped_R1, x_RI, 0)
+    if platform == 'tpu' and R % LANES == 0:
+        # XLA has a kernel for ragged_dot as well, but computes the gradient of w as if each row were in every group.
+        rows = next(rows for rows in range(min(PRODUCT_TILE[0], R), 0, -LANES) if R % rows == 0)
+        tile = rows, min(PRODUCT_TILE[1], inner), min(PRODUCT_TILE[2], outer)
+        y_RO = gmm(x_RI, w_EIO, sizes_E, x_RI.dtype, tile)
+    else:
+        y_RO = jax.lax.ragged_dot(x_RI, w_EIO, sizes_E)
+    return jnp.where(grouped_R1, y_RO, 0)

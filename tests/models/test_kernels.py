@@ -1,0 +1,123 @@
+"""The kernels of TPUs and GPUs against plain jax: interpreted, or on another backend of the same function."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from r1jax.models import attention, experts, kernels
+from r1jax.parallel.mesh import MeshConfig, make_mesh
+from r1jax.parallel.rules import TRAINING, Sharding
+
+
+@pytest.fixture
+def tpu(monkeypatch):
+    """All devices pretend to be a TPU's, whose kernels are interpreted."""
+    monkeypatch.setattr(Sharding, 'platform', 'tpu')
+    monkeypatch.setattr(kernels, 'gmm', functools.partial(kernels.gmm, interpret=True))
+    monkeypatch.setattr(
+        kernels.splash, 'make_splash_mha', functools.partial(kernels.splash.make_splash_mha, interpret=True))
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """All devices pretend to be GPUs; cuDNN's attention is computed by XLA."""
+    monkeypatch.setattr(Sharding, 'platform', 'gpu')
+    attend = jax.nn.dot_product_attention
+
+    def by_xla(*args, implementation, **kwargs):
+        assert implementation == 'cudnn'
+        return attend(*args, **kwargs, implementation='xla')
+
+    monkeypatch.setattr(jax.nn, 'dot_product_attention', by_xla)
+
+
+def attention_inputs(dtype, B=4, T=256, H=4, N=2, K=24, V=16):
+    keys = jax.random.split(jax.random.key(0), 4)
+    q, k, v = (jax.random.normal(key, (B, T, heads, width)).astype(dtype)
+               for key, heads, width in zip(keys, (H, N, N), (K, K, V), strict=False))
+    # Two sequences and padding, each row cut elsewhere, and a row without padding.
+    ends = np.array([[100, 250], [1, 129], [128, 200], [255, 256]])[:, :, None]
+    segments = 1 + (np.arange(T) >= ends).sum(1)
+    return q, k, v, jnp.where(segments == 3, 0, segments), jax.random.normal(keys[3], (B, T, H, V))
+
+
+def value_and_gradients(attend, q, k, v, segments, pull):
+    """Of the tokens that are no padding: what padding attends to is nobody's business."""
+    pull = jnp.where((segments > 0)[..., None, None], pull, 0)
+
+    def loss(q, k, v):
+        mixed = attend(q, k, v, segments).astype(jnp.float32)
+        return (mixed * pull).sum(), jnp.where((segments > 0)[..., None, None], mixed, 0)
+
+    return jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2), has_aux=True))(q, k, v)
+
+
+@pytest.mark.parametrize('mesh', [MeshConfig(data=4, tensor=2), MeshConfig(data=2, fsdp=1, expert=2, tensor=2)])
+@pytest.mark.parametrize('platform, dtype, worst', [('tpu', jnp.float32, 2e-5), ('gpu', jnp.bfloat16, 3e-2)])
+def test_attention_kernels_are_attention(request, mesh, platform, dtype, worst):
+    request.getfixturevalue(platform)
+    inputs = attention_inputs(dtype)
+    sharding = Sharding(make_mesh(mesh), TRAINING)
+    by_kernel = functools.partial(attention.self_attention, scale=0.3, sharding=sharding)
+    plain = functools.partial(attention.self_attention, scale=0.3, sharding=None)
+    # An output and a gradient; the scale of what is compared is about 1.
+    (_, got), got_gradients = value_and_gradients(by_kernel, *inputs)
+    (_, wanted), wanted_gradients = value_and_gradients(plain, *inputs)
+    np.testing.assert_allclose(got, wanted, atol=worst)
+    for a, b in zip(got_gradients, wanted_gradients, strict=True):
+        np.testing.assert_allclose(a.astype(jnp.float32), b.astype(jnp.float32), atol=worst * float(jnp.abs(b).max()))
+
+
+def test_the_kernels_are_what_runs_where_they_can(tpu):
+    sharding = Sharding(make_mesh(MeshConfig(data=8)), TRAINING)
+
+    def program(T):
+        x = jax.ShapeDtypeStruct((8, T, 2, 16), jnp.float32)
+        attend = functools.partial(attention.self_attention, scale=1.0, sharding=sharding)
+        return str(jax.make_jaxpr(attend)(x, x, x, jax.ShapeDtypeStruct((8, T), jnp.int32)))
+
+    assert 'pallas_call' in program(128)
+    assert 'pallas_call' not in program(100), 'rows that no tile divides'
+
+
+@pytest.mark.parametrize('sizes', [[40, 0, 130, 60], [0, 0, 0, 0], [256, 0, 0, 0], [1, 1, 1, 1]])
+def test_the_grouped_product_is_ragged_dot_and_zero_beyond_its_groups(tpu, sizes):
+    keys = jax.random.split(jax.random.key(1), 3)
+    x, w = jax.random.normal(keys[0], (256, 48)), jax.random.normal(keys[1], (4, 48, 40))
+    pull, sizes = jax.random.normal(keys[2], (256, 40)), jnp.array(sizes, jnp.int32)
+
+    def gradients(platform):
+        return jax.value_and_grad(
+            lambda x, w: (kernels.grouped_product(x, w, sizes, platform) * pull).sum(), argnums=(0, 1))(x, w)
+
+    np.testing.assert_array_equal(kernels.grouped_product(x, w, sizes, 'tpu')[int(sizes.sum()):], 0)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), gradients('tpu'), gradients(None))
+
+
+@pytest.mark.parametrize('limit', [1, 3_000, 10**9])
+@pytest.mark.parametrize('platform', ['tpu', 'cpu'])
+def test_experts_on_a_mesh_in_chunks_are_the_experts_in_one_piece(request, monkeypatch, platform, limit):
+    if platform == 'tpu':
+        request.getfixturevalue('tpu')
+    B, T, D, E, A, F = 8, 16, 16, 8, 3, 12
+    keys = jax.random.split(jax.random.key(2), 6)
+    h, pull = (jax.random.normal(key, (B, T, D)) for key in keys[:2])
+    chosen = jnp.argsort(jax.random.uniform(keys[2], (B, T, E)), axis=-1)[..., :A]
+    weights = jax.random.uniform(keys[3], (B, T, A))
+    mixture = experts.Mixture(
+        None, None, *(jax.random.normal(key, shape) / 4 for key, shape in zip(
+            jax.random.split(keys[4], 3), ((E, D, F), (E, D, F), (E, F, D)), strict=True)), None)
+
+    def gradients(sharding):
+        def loss(h, weights, mixture):
+            return (experts.spread(h, chosen, weights, mixture, sharding) * pull).sum()
+
+        return jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2)))(h, weights, mixture)
+
+    wanted = gradients(None)
+    monkeypatch.setattr(experts, 'CHUNK_ELEMENTS', limit)
+    got = gradients(Sharding(make_mesh(MeshConfig(data=1, fsdp=2, expert=2, tensor=2)), TRAINING))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5 * float(jnp.abs(b).max())), got, wanted)
