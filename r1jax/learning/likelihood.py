@@ -1,11 +1,11 @@
 """Log-probabilities and entropies of given tokens without ever holding `[B, T, V]` logits, and the SFT loss.
 
-With 150,000 words of vocabulary the logits of one 32,768-token row are 20 GB in float32. `token_logprobs` works in blocks of
-the vocabulary: the forward pass keeps only the log-normaliser and the entropy of each position, and the backward pass
+With 150,000 words of vocabulary the logits of one 32,768-token row are 20 GB in float32. `token_logprobs` works in blocks
+of the vocabulary: the forward pass keeps only the log-normaliser and the entropy of each position, and the backward pass
 computes each block's logits again.
 
-Blocks of the vocabulary, not of positions, because both the output projection and its gradient then come block by block: on a
-mesh that splits its rows over devices, one block at a time is brought together, and one block's gradient at a time is summed.
+Blocks of the vocabulary, not of positions, because the output projection and its gradient then come block by block, too: on
+a mesh that splits its rows over devices, one block at a time is brought together, and one block's gradient is summed.
 """
 
 import functools
@@ -65,7 +65,8 @@ def token_logprobs(
         raise ValueError(f'blocks must be positive, got {blocks}')
     # Equal blocks save a copy of the head, padded; if the next number that divides it is near, that is taken.
     per_device = V // vocab_ways
-    blocks = next((n for n in range(blocks, min(2 * blocks, per_device) + 1) if per_device % n == 0), min(blocks, per_device))
+    divisors = (n for n in range(blocks, min(2 * blocks, per_device) + 1) if per_device % n == 0)
+    blocks = next(divisors, min(blocks, per_device))
     return _token_logprobs(float(temperature), blocks, sharding, hidden_BTD, head_DV, targets_BT)
 
 
@@ -116,7 +117,7 @@ def _constrain(x: jax.Array, axes: tuple[str | None, ...], sharding: Sharding | 
 
 
 def _logits(hidden_BTD, head_DSC, there_C, temperature, sharding):
-    """Logits [B, T, S, C] of a block of the head, which is brought together over the devices that its rows are split over."""
+    """Logits [B, T, S, C] of a block of the head, which is brought together from where its rows lie."""
     head_DSC = _constrain(head_DSC, (None, 'vocab', None), sharding)
     logits_BTSC = jnp.einsum('btd,dsc->btsc', hidden_BTD, head_DSC, preferred_element_type=jnp.float32) / temperature
     return jnp.where(there_C, logits_BTSC, -jnp.inf)

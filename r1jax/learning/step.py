@@ -48,6 +48,18 @@ def init_state(params: transformer.Params, cfg: ModelConfig, optimizer: Optimize
     return TrainState(placed, opt_state, put(np.zeros((), np.int32), sharding.replicated()))
 
 
+def abstract_state(cfg: ModelConfig, optimizer: OptimizerConfig, sharding: Sharding) -> TrainState:
+    """Returns a TrainState of ShapeDtypeStructs with shardings: that of `init_state`, before there is one."""
+    params = jax.tree.map(
+        lambda spec, where: jax.ShapeDtypeStruct(spec.shape, spec.dtype, sharding=where),
+        transformer.abstract(cfg), transformer.shardings(cfg, sharding))
+    opt_state = jax.eval_shape(make_optimizer(optimizer)[0].init, params)
+    opt_state = jax.tree.map(
+        lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where),
+        opt_state, _optimizer_shardings(opt_state, cfg, sharding))
+    return TrainState(params, opt_state, jax.ShapeDtypeStruct((), np.int32, sharding=sharding.replicated()))
+
+
 def _optimizer_shardings(opt_state, cfg: ModelConfig, sharding: Sharding):
     """Shardings of optimizer state: moments lie as their parameter does and are split over data beside (ZeRO-1, arXiv
     1910.02054), by layers where the data axis divides their number. Everything else lies on every device."""

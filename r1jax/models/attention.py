@@ -14,6 +14,8 @@ from r1jax.parallel.rules import Sharding
 
 # Finite, because the difference of two -inf is NaN, in a softmax and in its gradient.
 MASKED = -1e30
+# By this name of a scope a plan knows products of which half are masked.
+CAUSAL = 'causal_attention'
 
 
 @struct.dataclass
@@ -88,6 +90,11 @@ def self_attention(
     """
     if sharding and (mixed_BTHV := flash_attention(q_BTHK, k_BTNK, v_BTNV, segments_BT, scale, sharding)) is not None:
         return mixed_BTHV
+    with jax.named_scope(CAUSAL):
+        return _dense_attention(q_BTHK, k_BTNK, v_BTNV, segments_BT, scale)
+
+
+def _dense_attention(q_BTHK, k_BTNK, v_BTNV, segments_BT, scale):
     B, T, H, K = q_BTHK.shape
     N = k_BTNK.shape[2]
     Q = H // N

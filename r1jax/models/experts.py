@@ -146,8 +146,8 @@ def mixture(
 
 
 def spread(h_BTD, chosen_BTA, weights_BTA, w: Mixture, sharding: Sharding | None) -> jax.Array:
-    """Expert parallelism: the tokens of all devices along the expert axis come to each of them, which adds up what its own
-    experts make of them; the sums go back to where the tokens live. Without `sharding` all is on one device.
+    """Expert parallelism: the tokens of all devices that experts are split over come to each of them, which adds up what its
+    own experts make of them; the sums go back to where the tokens live. Without `sharding` all is on one device.
     """
     # Cast where they lie: what is gathered over fsdp is half as much then.
     w_gate, w_up, w_down = (x.astype(h_BTD.dtype) for x in (w.w_gate, w.w_up, w.w_down))
@@ -156,15 +156,17 @@ def spread(h_BTD, chosen_BTA, weights_BTA, w: Mixture, sharding: Sharding | None
     rows = sharding.spec(('batch', None, None))
     up, down = sharding.spec(('experts', None, 'ffw')), sharding.spec(('experts', 'ffw', None))
 
+    axes = dict(sharding.rules)['experts']
+
     def on_device(h_BTD, chosen_BTA, weights_BTA, *w):
-        return _in_chunks(h_BTD, chosen_BTA, weights_BTA, w, sharding.mesh.shape['expert'], exchange)
+        return _in_chunks(h_BTD, chosen_BTA, weights_BTA, w, sharding.ways('experts'), exchange)
 
     def exchange(x_MD, chosen_MA, weights_MA, w_gate, w_up, w_down):
-        everyone = functools.partial(jax.lax.all_gather, axis_name='expert', tiled=True)
-        first = jax.lax.axis_index('expert') * w_gate.shape[0]
+        everyone = functools.partial(jax.lax.all_gather, axis_name=axes, tiled=True)
+        first = jax.lax.axis_index(axes) * w_gate.shape[0]
         mixed = apply_experts(
             everyone(x_MD), everyone(chosen_MA), everyone(weights_MA), w_gate, w_up, w_down, first, sharding.platform)
-        return jax.lax.psum(jax.lax.psum_scatter(mixed, 'expert', tiled=True), 'tensor')
+        return jax.lax.psum(jax.lax.psum_scatter(mixed, axes, tiled=True), 'tensor')
 
     return jax.shard_map(
         on_device, mesh=sharding.mesh, in_specs=(rows, rows, rows, up, up, down), out_specs=rows,

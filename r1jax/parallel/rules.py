@@ -25,8 +25,9 @@ TRAINING: Rules = (
 )
 
 # Decoding reads every weight once a token, so gathering them over fsdp would cost more than it saves: whole over data
-# and fsdp, split over tensor.
-DECODING: Rules = tuple((name, ()) if name == 'embed' else (name, axes) for name, axes in TRAINING)
+# and fsdp, split over tensor. Experts are never gathered, tokens come to them, so they are split over fsdp as well.
+_DECODING = {'embed': (), 'experts': ('fsdp', 'expert')}
+DECODING: Rules = tuple((name, _DECODING.get(name, axes)) for name, axes in TRAINING)
 
 
 def put(tree, shardings):

@@ -17,13 +17,13 @@ from flax import struct
 
 from r1jax.errors import UserError
 from r1jax.models import transformer
-from r1jax.models.cache import Cache, cache_axes, empty_cache
+from r1jax.models.cache import Cache, LayerCache, cache_axes, empty_cache
 from r1jax.models.config import ModelConfig
 from r1jax.parallel.rules import Sharding
 from r1jax.sampling.logits import SamplingConfig, sample
 
-# Cache lengths and prompt lengths are rounded up to this, and the number of prompts that are prefilled together to this
-# many times a power of two, so that few programs are compiled.
+# Cache lengths and prompt lengths are rounded up to this at least, see `bucket`, and the number of prompts that are
+# prefilled together to this many times a power of two, so that few programs are compiled.
 BUCKET = 64
 PREFILL_ROWS = 8
 # When nothing is left to refill with, the batch is halved as it empties, down to this share of the slots.
@@ -164,16 +164,41 @@ def insert(state: DecodeState, prompts: Cache, rows_S: jax.Array, fresh: dict[st
 
 
 @functools.partial(jax.jit, static_argnames=('length',))
-def grow(cache: Cache, *, length: int) -> Cache:
-    """Lengthens a cache with zeros. Decoding starts short, so that early tokens do not attend over empty space."""
-    more = ((0, 0), (0, 0), (0, length - cache.length), (0, 0))
-    return jax.tree.map(lambda x: jnp.pad(x, more), cache)
+def _lengthen_layer(layer: LayerCache, *, length: int) -> LayerCache:
+    more = ((0, 0), (0, 0), (0, length - layer.k_SNTK.shape[2]), (0, 0))
+    return jax.tree.map(lambda x: jnp.pad(x, more), layer)
+
+
+def lengthen(cache: Cache, length: int) -> Cache:
+    """Lengthens a cache with zeros. Decoding starts short, so that early tokens do not attend over empty space.
+
+    Layer by layer, each of which is deleted when its copy is made: never is the whole cache there twice.
+    """
+    layers = []
+    for layer in cache.layers:
+        layers.append(_lengthen_layer(layer, length=length))
+        jax.tree.map(lambda x: x.delete(), layer)
+    return Cache(tuple(layers))
 
 
 @functools.partial(jax.jit, static_argnames=('cfg', 'sharding'))
 def take(state: DecodeState, rows_S: jax.Array, *, cfg: ModelConfig, sharding: Sharding) -> DecodeState:
     """Keeps the slots `rows_S` only. The last completions of a batch, the long ones, are decoded without empty rows."""
     return _pin(jax.tree.map(lambda x: x[rows_S], state), cfg, sharding)
+
+
+def bucket(length: int) -> int:
+    """Rounds a length up to a multiple of `BUCKET`, from 512 on to a quarter of the power of two below it.
+
+    A program is compiled for each length: 20 of them up to 32,768 tokens, of which a fifth at most are empty.
+    """
+    step = max(BUCKET, 2 ** (length.bit_length() - 3))
+    return length + -length % step
+
+
+def drawing(sampling: SamplingConfig) -> SamplingConfig:
+    """What programs are compiled for: how tokens are drawn, whatever the number of slots and the longest completion."""
+    return dataclasses.replace(sampling, slots=1, max_tokens=1)
 
 
 @dataclasses.dataclass
@@ -205,8 +230,7 @@ class Engine:
     ):
         """Raises UserError if the mesh does not divide the slots."""
         sharding.check_batch('sampling.slots', sampling.slots)
-        # Programs are compiled for how tokens are drawn, whatever the number of slots and the longest completion.
-        self._draw = dataclasses.replace(sampling, slots=1, max_tokens=1)
+        self._draw = drawing(sampling)
         self.params = params
         self._cfg, self._sampling, self._eos, self._seed, self._sharding = cfg, sampling, eos, seed, sharding
 
@@ -275,7 +299,7 @@ class Engine:
             rows *= 2
         rows += -rows % self._sharding.ways('batch')
         length = max(map(len, prompts))
-        tokens_PT = np.zeros((rows, length + -length % BUCKET), np.int32)
+        tokens_PT = np.zeros((rows, bucket(length)), np.int32)
         for row, prompt in enumerate(prompts):
             tokens_PT[row, :len(prompt)] = prompt
         return prefill(self.params, self._sharding.place_rows(tokens_PT), cfg=self._cfg, sharding=self._sharding)
@@ -292,7 +316,7 @@ class Engine:
             fresh['last'][s] = end + self._sampling.max_tokens - 1
             fresh['id'][s] = (self._seed, step, request.id % 2**32, sample_)
         if prompts.length > state.cache.length:
-            state = state.replace(cache=grow(state.cache, length=prompts.length))
+            state = state.replace(cache=lengthen(state.cache, prompts.length))
         return insert(state, prompts, *self._sharding.place_rows((rows_S, fresh)))
 
     def _halve(self, state: DecodeState, slots: list[_Slot | None]) -> tuple[DecodeState, list[_Slot | None]]:
@@ -312,10 +336,9 @@ class Engine:
     def _fit(self, state: DecodeState, slots: list[_Slot | None]) -> DecodeState:
         """Grows the cache where the next chunk could run past its end."""
         done = [len(slot.request.prompt) + sum(map(len, slot.tokens)) for slot in slots if slot]
-        needed = max(done) + self._sampling.chunk
-        needed += -needed % BUCKET
+        needed = bucket(max(done) + self._sampling.chunk)
         if needed > state.cache.length:
-            state = state.replace(cache=grow(state.cache, length=needed))
+            state = state.replace(cache=lengthen(state.cache, needed))
         return state
 
     def _collect(self, slots: list[_Slot | None], tokens_CS: np.ndarray, logps_CS: np.ndarray) -> Iterator[Completion]:

@@ -127,7 +127,7 @@ def test_bfloat16_operands_make_float32_logits():
 
 
 def test_the_gradient_of_hidden_states_accumulates_in_float32():
-    """Of 1,024 blocks each adds 1/2 (but for 1/2048): a bfloat16 sum would stop at 128, where 1/2 is half of its last bit."""
+    """1,024 blocks add 1/2 each: a bfloat16 sum would stop at 128, where 1/2 is half of its last bit."""
     hidden, targets = jnp.zeros((1, 1, 1), jnp.bfloat16), jnp.zeros((1, 1), jnp.int32)
     head = jnp.full((1, 1024), -512.0, jnp.bfloat16).at[0, 0].set(0)
     got = jax.grad(lambda h: likelihood.token_logprobs(h, head, targets, blocks=1024)[0].sum())(hidden)

@@ -1,0 +1,197 @@
+"""The programs that a stage runs on the mesh, with the shapes they are run on, and what lies in memory beside them."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from r1jax.errors import UserError
+from r1jax.learning.preference import PLACES, PackedItems, reward_gradients
+from r1jax.learning.step import (
+    MicroBatch,
+    abstract_state,
+    apply_gradients,
+    grpo_gradients,
+    reshard,
+    score,
+    sft_gradients,
+)
+from r1jax.models import transformer
+from r1jax.models.cache import cache_axes, empty_cache
+from r1jax.models.config import ModelConfig
+from r1jax.parallel.rules import DECODING, TRAINING, Sharding
+from r1jax.runtime.checkpoint import abstract_params
+from r1jax.sampling.engine import bucket, decode_chunk, drawing, empty_state
+from r1jax.sampling.logits import SamplingConfig
+from r1jax.stages.collect import CollectStage
+from r1jax.stages.grpo import GRPOStage
+from r1jax.stages.preferences import PreferencesStage
+from r1jax.stages.pretrain import PretrainStage
+from r1jax.stages.reward_model import RewardModelStage
+from r1jax.stages.sft import SFTStage
+
+# Room for a prompt where a stage does not say how long they are.
+PROMPT = 2048
+# Trees of gradients that lie on a device at once: their sum so far, and those of the micro-batch that is computed and of the
+# one before, see `step.accumulate`.
+GRADIENT_TREES = 3
+
+Arrays = Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """A jitted function and the shapes of its arguments.
+
+    Attributes:
+        name: what tables call it.
+        unit: what one run does, in words.
+        function, args, static: called as function(*args, **static); args are trees of ShapeDtypeStructs with shardings.
+        units: how many of `unit` one run does, where that is a loop.
+        memory: what lies on the devices meanwhile, by name: of each a list of trees, arguments and results included.
+        unrolled: whether every layer has a program of its own, so that it is compiled in a time that grows with them.
+    """
+
+    name: str
+    unit: str
+    function: Callable
+    args: tuple[Arrays, ...]
+    static: Mapping[str, Any]
+    memory: Mapping[str, list[Arrays]]
+    units: int = 1
+    unrolled: bool = False
+
+
+def programs(stage: object, cfg: ModelConfig, mesh: jax.sharding.Mesh) -> Iterator[Callable[[ModelConfig], Program]]:
+    """Yields, for each program of a stage, what makes it for a model: for `cfg`, or for one of fewer layers.
+
+    Args:
+        stage: settings of a stage.
+        cfg: the model that the stage starts from.
+
+    Raises:
+        UserError: if the mesh does not divide a batch or a parameter.
+    """
+    training, decoding = Sharding(mesh, TRAINING), Sharding(mesh, DECODING)
+    match stage:
+        case GRPOStage():
+            beside = {'reference': [abstract_params(cfg, training)]}
+            yield functools.partial(_gradients, stage=stage, sharding=training, beside=beside)
+            yield functools.partial(_update, stage=stage, sharding=training, beside=beside)
+            yield functools.partial(_scoring, stage=stage, sharding=training, beside=beside)
+            yield functools.partial(
+                _decode, sampling=stage.sampling, length=stage.row_length, sharding=decoding,
+                beside=beside | _state_memory(stage, cfg, training))
+        case SFTStage() | PretrainStage() | RewardModelStage():
+            yield functools.partial(_gradients, stage=stage, sharding=training, beside={})
+            yield functools.partial(_update, stage=stage, sharding=training, beside={})
+        case CollectStage() | PreferencesStage():
+            # The model is loaded as float32, and stays while it is decoded.
+            yield functools.partial(
+                _decode, sampling=stage.sampling, length=stage.sampling.max_tokens + PROMPT, sharding=decoding,
+                beside={'weights': [abstract_params(cfg, decoding)]})
+        case _:
+            raise UserError(f'there is nothing to plan in a stage of kind {type(stage).__name__}')
+
+
+def _rows(stage, sharding: Sharding) -> Callable[[Any], jax.ShapeDtypeStruct]:
+    """Returns what makes [micro_rows, row_length] arrays of a dtype."""
+    sharding.check_batch('micro_rows', stage.micro_rows)
+    shape = stage.micro_rows, stage.row_length
+    where = sharding.named(('batch', None), shape, 'micro_rows')
+    return lambda dtype: jax.ShapeDtypeStruct(shape, dtype, sharding=where)
+
+
+def _micro_batch(stage, sharding: Sharding, values: tuple[str, ...]) -> MicroBatch:
+    row = _rows(stage, sharding)
+    return MicroBatch(
+        *(row(jnp.int32) for _ in range(4)), row(jnp.float32), row(jnp.float32), {name: row(jnp.float32) for name in values})
+
+
+def _items(stage: RewardModelStage, sharding: Sharding) -> PackedItems:
+    row = _rows(stage, sharding)
+
+    def places(dtype, *more: int) -> jax.ShapeDtypeStruct:
+        shape = (stage.micro_rows, PLACES, *more)
+        return jax.ShapeDtypeStruct(
+            shape, dtype, sharding=sharding.named(('batch',) + (None,) * (len(shape) - 1), shape, 'micro_rows'))
+
+    sequences = 2 if stage.loss == 'pairwise' else 1
+    return PackedItems(
+        *(row(jnp.int32) for _ in range(3)), places(jnp.int32, sequences), places(jnp.float32), places(jnp.float32),
+        places(jnp.int32))
+
+
+def _optimizer(stage):
+    return stage.optimizer.over(stage.updates if isinstance(stage, GRPOStage) else 1000)
+
+
+def _state_memory(stage, cfg: ModelConfig, sharding: Sharding) -> dict[str, list[Arrays]]:
+    state = abstract_state(cfg, _optimizer(stage), sharding)
+    return {'weights': [state.params], 'optimizer': [state.opt_state]}
+
+
+def _gradients(cfg: ModelConfig, *, stage, sharding: Sharding, beside: Mapping[str, list[Arrays]]) -> Program:
+    params = abstract_params(cfg, sharding)
+    static = {'cfg': cfg, 'sharding': sharding}
+    if isinstance(stage, GRPOStage):
+        values = ('advantage', 'old_logp', 'ref_logp', 'sampler_logp')
+        function, batch, static = grpo_gradients, _micro_batch(stage, sharding, values), static | {'loss': stage.loss}
+    elif isinstance(stage, RewardModelStage):
+        function, batch = reward_gradients, _items(stage, sharding)
+        static |= {'loss': stage.loss, 'pooling': stage.pooling}
+    else:
+        function, batch = sft_gradients, _micro_batch(stage, sharding, ())
+    return Program(
+        'gradients', f'{stage.micro_rows} rows of {stage.row_length:,} tokens', function, (params, batch), static,
+        _state_memory(stage, cfg, sharding) | {'gradients': [params] * GRADIENT_TREES, 'batch': [batch]} | beside,
+        unrolled=not cfg.scan_layers)
+
+
+def _update(cfg: ModelConfig, *, stage, sharding: Sharding, beside: Mapping[str, list[Arrays]]) -> Program:
+    state, grads = abstract_state(cfg, _optimizer(stage), sharding), abstract_params(cfg, sharding)
+    return Program(
+        'update', 'one optimizer step', apply_gradients, (state, grads),
+        {'optimizer': _optimizer(stage), 'cfg': cfg, 'sharding': sharding},
+        _state_memory(stage, cfg, sharding) | {'gradients': [grads]} | beside)
+
+
+def _scoring(cfg: ModelConfig, *, stage, sharding: Sharding, beside: Mapping[str, list[Arrays]]) -> Program:
+    params, batch = abstract_params(cfg, sharding), _micro_batch(stage, sharding, ())
+    return Program(
+        'scoring', f'{stage.micro_rows} rows of {stage.row_length:,} tokens', score, (params, batch),
+        {'cfg': cfg, 'temperature': stage.loss.temperature, 'sharding': sharding},
+        _state_memory(stage, cfg, sharding) | {'batch': [batch]} | beside, unrolled=not cfg.scan_layers)
+
+
+def _decode(
+    cfg: ModelConfig, *, sampling: SamplingConfig, length: int, sharding: Sharding, beside: Mapping[str, list[Arrays]]
+) -> Program:
+    sharding.check_batch('sampling.slots', sampling.slots)
+    like = jax.eval_shape(
+        functools.partial(reshard, cfg=cfg, sharding=sharding, dtype=cfg.dtype), abstract_params(cfg, sharding))
+    params = _placed(like, transformer.shardings(cfg, sharding))
+    length = bucket(min(length, cfg.max_positions))
+    cache = jax.eval_shape(lambda: empty_cache(cfg, sampling.slots, length))
+    state = jax.eval_shape(lambda: empty_state(cfg, sampling.slots, sharding)).replace(cache=cache)
+    where = jax.tree.map(lambda x: sharding.named(('batch',) + (None,) * (x.ndim - 1), x.shape, 'sampling.slots'), state)
+    where = where.replace(cache=jax.tree.map(lambda x: sharding.named(cache_axes(cfg), x.shape, 'the cache'), cache))
+    state = _placed(state, where)
+    return Program(
+        'decode', f'one token in {sampling.slots:,} slots of {length:,}', decode_chunk, (params, state),
+        {'cfg': cfg, 'sampling': drawing(sampling), 'eos': 0, 'sharding': sharding},
+        {'decoding weights': [params], 'cache': [state.cache]} | beside, units=sampling.chunk, unrolled=True)
+
+
+def _placed(like: Arrays, shardings: Arrays) -> Arrays:
+    return jax.tree.map(lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where), like, shardings)
+
+
+def bytes_on_device(tree: Arrays) -> float:
+    """What the largest share of a tree of placed shapes takes on one device."""
+    return float(sum(
+        np.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(tree)))
