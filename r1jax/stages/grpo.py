@@ -265,7 +265,7 @@ class Clock:
 def run(stage: GRPOStage, inputs: Inputs, folder: pathlib.Path) -> Artifact:
     """Trains; goes on from the newest checkpoint in `folder` if there is one."""
     training, decoding = inputs.training, inputs.decoding
-    base = load_model(inputs.model, training, inputs.dtype)
+    base = load_model(inputs.model, training, inputs.execution)
     cfg, tokenizer = base.cfg, base.tokenizer
     optimizer = stage.optimizer.over(stage.updates)
     state = init_state(base.params, cfg, optimizer, training)
@@ -276,7 +276,7 @@ def run(stage: GRPOStage, inputs: Inputs, folder: pathlib.Path) -> Artifact:
     if sample_example.task in TASKS:
         weights.setdefault('accuracy', 0.0)  # measured in every arm, paid or not
     models = {
-        name: (weight, routed(RewardModel(inputs.given[name], training, inputs.dtype), stage.tasks_of(name)))
+        name: (weight, routed(RewardModel(inputs.given[name], training, inputs.execution), stage.tasks_of(name)))
         for name, weight in stage.reward_models.items()}
 
     with (

@@ -68,8 +68,7 @@ class PretrainStage:
 
 
 def run(stage: PretrainStage, inputs: Inputs, folder: pathlib.Path) -> Artifact:
-    cfg = preset(stage.model)
-    cfg = dataclasses.replace(cfg, dtype=inputs.dtype or cfg.dtype)
+    cfg = inputs.execution.of(preset(stage.model))
     tokenizer = _tokenizer(stage, cfg, folder)
     sharding = inputs.training
     optimizer = stage.optimizer.over(stage.steps)

@@ -66,7 +66,7 @@ class SFTStage:
 
 def run(stage: SFTStage, inputs: Inputs, folder: pathlib.Path) -> Artifact:
     """Trains; goes on from the newest checkpoint in `folder` if there is one."""
-    model = load_model(inputs.model, inputs.training, inputs.dtype)
+    model = load_model(inputs.model, inputs.training, inputs.execution)
     rows = datasets.read(inputs.given['data'], datasets.EXAMPLES)
     sequences = [tokenize(row['prompt'], row['completion'], model.tokenizer) for row in rows]
     fitting = [s for s in sequences if len(s.tokens) <= stage.row_length]
