@@ -70,8 +70,12 @@ def _optimizer_shardings(opt_state, cfg: ModelConfig, sharding: Sharding):
 
 @functools.partial(jax.jit, static_argnames=('cfg', 'sharding', 'dtype'))
 def reshard(params: transformer.Params, *, cfg: ModelConfig, sharding: Sharding, dtype: str) -> transformer.Params:
-    """The one place where parameters change layout, from training's to decoding's (or back), and dtype."""
-    cast = jax.tree.map(lambda x: x.astype(dtype), params)
+    """The one place where parameters change layout, from training's to decoding's (or back), and dtype.
+
+    What the model uses in float32 in any case stays so (`ArraySpec.exact`): rounded routers and balances would send tokens
+    to other experts in the sampler than in training.
+    """
+    cast = jax.tree.map(lambda spec, x: x if spec.exact else x.astype(dtype), transformer.abstract(cfg), params)
     return jax.lax.with_sharding_constraint(cast, transformer.shardings(cfg, sharding))
 
 

@@ -32,8 +32,8 @@ def specs(cfg: ModelConfig, L: int, into_residual: int) -> Mixture:
     D, E, F = cfg.d_model, cfg.experts.n, cfg.experts.d_ff
     shared = feed_forward_specs(L, D, F * cfg.experts.shared, into_residual) if cfg.experts.shared else None
     return Mixture(
-        router=ArraySpec((L, D, E), ('layers', 'embed', None), fan_in=D),
-        balance=ArraySpec((L, E), ('layers', None), 'zeros'),
+        router=ArraySpec((L, D, E), ('layers', 'embed', None), fan_in=D, exact=True),
+        balance=ArraySpec((L, E), ('layers', None), 'zeros', exact=True),
         w_gate=ArraySpec((L, E, D, F), ('layers', 'experts', 'embed', 'ffw'), fan_in=D),
         w_up=ArraySpec((L, E, D, F), ('layers', 'experts', 'embed', 'ffw'), fan_in=D),
         w_down=ArraySpec((L, E, F, D), ('layers', 'experts', 'ffw', 'embed'), fan_in=F * into_residual),

@@ -86,7 +86,7 @@ def abstract(cfg: ModelConfig) -> Params:
     return Params(
         embed_VD=ArraySpec((V, D), ('vocab', 'embed'), fan_in=D),
         layers=_layers(cfg, cfg.n_layers - n_dense, with_experts=cfg.experts is not None),
-        final_norm_D=ArraySpec((D,), ('norm',), 'ones'),
+        final_norm_D=ArraySpec((D,), ('norm',), 'ones', exact=True),
         head_DV=_head(cfg),
         dense_layers=_layers(cfg, n_dense, with_experts=False) if n_dense else None,
         mtp=_second_token(cfg) if cfg.mtp else None)
@@ -94,7 +94,7 @@ def abstract(cfg: ModelConfig) -> Params:
 
 def _second_token(cfg: ModelConfig) -> SecondToken:
     def norm() -> ArraySpec:
-        return ArraySpec((cfg.d_model,), ('norm',), 'ones')
+        return ArraySpec((cfg.d_model,), ('norm',), 'ones', exact=True)
 
     return SecondToken(
         token_norm=norm(),
@@ -108,9 +108,9 @@ def _layers(cfg: ModelConfig, L: int, *, with_experts: bool) -> Layers:
     # Projections that write into the residual stream start smaller with depth (GPT-2), so that its variance does not grow.
     into_residual = 2 * cfg.n_layers
     return Layers(
-        attn_norm=ArraySpec((L, cfg.d_model), ('layers', 'norm'), 'ones'),
+        attn_norm=ArraySpec((L, cfg.d_model), ('layers', 'norm'), 'ones', exact=True),
         attn=(latent if cfg.latent else attention).specs(cfg, L, into_residual),
-        mlp_norm=ArraySpec((L, cfg.d_model), ('layers', 'norm'), 'ones'),
+        mlp_norm=ArraySpec((L, cfg.d_model), ('layers', 'norm'), 'ones', exact=True),
         mlp=experts.specs(cfg, L, into_residual) if with_experts else feed_forward_specs(
             L, cfg.d_model, cfg.d_ff, into_residual))
 
@@ -119,7 +119,7 @@ def _head(cfg: ModelConfig) -> ArraySpec | None:
     if cfg.scalar_head:
         # Whole on every device, as the scale of a norm: a vector is not worth gathering. Its variance of 1 / D is what arXiv
         # 2009.01325 starts from, but for D + 1 there: scores of normalised hidden states begin with about unit variance.
-        return ArraySpec((cfg.d_model, 1), ('norm', None), fan_in=cfg.d_model)
+        return ArraySpec((cfg.d_model, 1), ('norm', None), fan_in=cfg.d_model, exact=True)
     if cfg.tie_embeddings:
         return None
     return ArraySpec((cfg.d_model, cfg.vocab_size), ('embed', 'vocab'), fan_in=cfg.d_model)
