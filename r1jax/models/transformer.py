@@ -140,8 +140,13 @@ def _draw(spec: ArraySpec, key: jax.Array) -> jax.Array:
 
 def with_scalar_head(params: Params, cfg: ModelConfig, key: jax.Array) -> tuple[Params, ModelConfig]:
     """Turns a policy into an untrained reward model: a score drawn from `key` takes the place of the output projection."""
-    cfg = dataclasses.replace(cfg, scalar_head=True, mtp=0)
-    return params.replace(head_DV=_draw(_head(cfg), key), mtp=None), cfg
+    params, cfg = without_mtp(params, dataclasses.replace(cfg, scalar_head=True))
+    return params.replace(head_DV=_draw(_head(cfg), key)), cfg
+
+
+def without_mtp(params: Params, cfg: ModelConfig) -> tuple[Params, ModelConfig]:
+    """The same model without its module for the token after the next one."""
+    return params.replace(mtp=None), dataclasses.replace(cfg, mtp=0)
 
 
 def shardings(cfg: ModelConfig, sharding: Sharding) -> Params:
@@ -223,13 +228,13 @@ def forward(
         if stack is None:
             continue
         if cfg.scan_layers and cache is None:
-            x_BTD, of_layers = jax.lax.scan(_rematerialised(layer, cfg), x_BTD, stack)
+            x_BTD, of_layers = jax.lax.scan(rematerialised(layer, cfg, in_loop=True), x_BTD, stack)
             of_layers = _unstack(of_layers)
         else:
             of_layers = []
             for w in _unstack(stack):
                 if cache is None:
-                    x_BTD, of_layer = _rematerialised(layer, cfg)(x_BTD, w)
+                    x_BTD, of_layer = rematerialised(layer, cfg, in_loop=False)(x_BTD, w)
                 else:
                     x_BTD, of_layer = cached_layer(x_BTD, w, cache.layers[len(layer_caches) + len(of_layers)])
                 of_layers.append(of_layer)
@@ -268,14 +273,14 @@ def block(
     return constrain(x_BTD + m_BTD, ('batch', None, None)), kept, balance and tuple(balance)
 
 
-def _rematerialised(layer: Callable, cfg: ModelConfig) -> Callable:
+def rematerialised(layer: Callable, cfg: ModelConfig, *, in_loop: bool) -> Callable:
     """The same function, of whose values the gradient keeps what `cfg.remat` says."""
     if cfg.remat == 'none':
         return layer
     policies = jax.checkpoint_policies
     policy = {'dots': policies.dots_with_no_batch_dims_saveable, 'full': policies.nothing_saveable}[cfg.remat]
     # Inside a loop nothing can be merged with what was computed before, so there is nothing to prevent.
-    return jax.checkpoint(layer, policy=policy, prevent_cse=not cfg.scan_layers)
+    return jax.checkpoint(layer, policy=policy, prevent_cse=not in_loop)
 
 
 def _unstack(tree) -> list:
