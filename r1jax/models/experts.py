@@ -104,7 +104,7 @@ def imbalance(scores_BTE: jax.Array, segments_BT: jax.Array, experts: Experts) -
     With f_e the share of a sequence's choices that fell on expert e (by its scores alone, without balance and groups), times
     E, and p_e the mean share that e has in a token's scores, the loss of the sequence is sum_e f_e p_e: 1 where all experts
     have the same, more the less even they are. Here each token has sum_e f_e p_e of its own scores; the mean over a
-    sequence's tokens is its loss. No gradient flows through f.
+    sequence's tokens is its loss. Padding has 0. No gradient flows through f.
 
     Args:
         segments_BT: sequences of a row, each of which lies in one piece.
@@ -124,7 +124,7 @@ def imbalance(scores_BTE: jax.Array, segments_BT: jax.Array, experts: Experts) -
     counts_BTE = at(end_BT) - at(start_BT) + jnp.take_along_axis(chosen_BTE, start_BT[..., None], axis=1)
     length_BT = (end_BT - start_BT + 1).astype(jnp.float32)
     f_BTE = jax.lax.stop_gradient(counts_BTE * experts.n / (experts.per_token * length_BT[..., None]))
-    return (f_BTE * scores_BTE).sum(-1) / scores_BTE.sum(-1)
+    return jnp.where(segments_BT > 0, (f_BTE * scores_BTE).sum(-1) / scores_BTE.sum(-1), 0.0)
 
 
 def mixture(

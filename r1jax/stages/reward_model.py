@@ -90,7 +90,7 @@ class RewardModelStage:
         if model.scalar_head:
             raise UserError('a stage of kind reward_model starts from a policy, and what it is given is a reward model')
         sharding.check_batch('micro_rows', self.micro_rows)
-        cfg = dataclasses.replace(model, scalar_head=True)
+        cfg = dataclasses.replace(model, scalar_head=True, mtp=0)
         transformer.shardings(cfg, sharding)
         return cfg
 
