@@ -60,6 +60,9 @@ class Experiment:
         base: the model the first stage starts from: a checkpoint folder, or 'package:NAME' for one shipped in
             the package; '' if the first stage makes its own.
         dtype: what all models compute in; None leaves it to their descriptions. Parameters stay float32.
+        scan_layers: whether one program for a layer is run in a loop over layers, which compiles faster where they are many.
+        remat: what training computes again for the gradient, to save memory: nothing ('none'), all of a layer but its matrix
+            products ('dots'), or all of it ('full').
         evaluation: how base and results are measured (the evaluation's own dataclass); None: not measured.
         result: the stage whose model is what the experiment is about; '' is the last one that makes a model.
         sources: pairs of a setting ('stages.r1_zero.steps') and where its value comes from; a dry run shows them.
@@ -72,6 +75,8 @@ class Experiment:
     mesh: MeshConfig = MeshConfig()
     base: str = ''
     dtype: Literal['float32', 'bfloat16'] | None = None
+    scan_layers: bool = False
+    remat: Literal['none', 'dots', 'full'] = 'none'
     evaluation: Any = None
     result: str = ''
     sources: tuple[tuple[str, str], ...] = ()

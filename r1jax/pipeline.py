@@ -22,7 +22,7 @@ from r1jax.config import Experiment, config_hash, parse_experiment, to_dict
 from r1jax.data import tasks
 from r1jax.errors import Missing, UserError, nearest
 from r1jax.models import transformer
-from r1jax.models.config import ModelConfig
+from r1jax.models.config import Execution, ModelConfig
 from r1jax.parallel.distributed import barrier, is_leader
 from r1jax.parallel.mesh import make_mesh
 from r1jax.parallel.rules import DECODING, TRAINING, Sharding
@@ -268,7 +268,8 @@ def _run_stage(planned: Plan, workdir: pathlib.Path, name: str, mesh) -> None:
     given = {
         role: str(artifact_folder(planned, workdir, source)) if source in experiment.stages else source
         for role, source in planned.inputs[name].items()}
-    inputs = Inputs(name, experiment.seed, mesh, given.pop(MODEL, ''), experiment.dtype, given)
+    execution = Execution(experiment.dtype, experiment.scan_layers, experiment.remat)
+    inputs = Inputs(name, experiment.seed, mesh, given.pop(MODEL, ''), execution, given)
     folder.mkdir(parents=True, exist_ok=True)
     if is_leader():
         write_json(folder / 'config.json', {'kind': stage.kind} | to_dict(stage.config))
@@ -312,7 +313,7 @@ def _evaluate(
     if title in _summary(workdir, experiment)['stages']:
         return
     measured = evaluate.evaluate(
-        load_model(model, inputs.decoding, inputs.dtype), experiment.evaluation, inputs.decoding, experiment.seed, title,
+        load_model(model, inputs.decoding, inputs.execution), experiment.evaluation, inputs.decoding, experiment.seed, title,
         folder / 'eval')
     _enter(experiment, title, {**measured, **figures}, workdir)
 

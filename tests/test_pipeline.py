@@ -8,11 +8,12 @@ from ml_collections import ConfigDict
 
 from r1jax.errors import UserError
 from r1jax.models import presets
-from r1jax.models.config import ModelConfig
+from r1jax.models.config import Execution, ModelConfig
 from r1jax.parallel.mesh import make_mesh
 from r1jax.parallel.rules import DECODING, Sharding
 from r1jax.pipeline import STAGES, plan, run_experiment
 from r1jax.runtime.checkpoint import load_model
+from r1jax.stages.base import Artifact
 from r1jax.stages.evaluate import evaluate
 
 MINI = ModelConfig(
@@ -92,10 +93,40 @@ def test_a_run_recorded_before_a_setting_existed_goes_on(tmp_path, monkeypatch):
         run_experiment(experiment(), tmp_path)
     path = tmp_path / 'manifest.json'
     manifest = json.loads(path.read_text())
-    del manifest['experiment']['dtype'], manifest['experiment']['stages']['b_rl']['mask_truncated']
+    for name in ('dtype', 'scan_layers', 'remat'):
+        del manifest['experiment'][name]
+    del manifest['experiment']['stages']['b_rl']['mask_truncated']
     path.write_text(json.dumps(manifest | {'hash': 'of other defaults'}))
     with pytest.raises(KeyboardInterrupt):  # that is, it begins to train
         run_experiment(experiment(), tmp_path)
+
+
+@pytest.mark.parametrize('change, execution', [
+    ({}, Execution()),
+    ({'dtype': 'bfloat16', 'scan_layers': True, 'remat': 'dots'}, Execution('bfloat16', True, 'dots'))])
+def test_every_stage_is_told_how_models_are_run(tmp_path, monkeypatch, change, execution):
+    told = []
+
+    def run(stage, inputs, folder):
+        told.append(inputs.execution)
+        return Artifact(folder)
+
+    monkeypatch.setattr('r1jax.pipeline.STAGES', {
+        name: dataclasses.replace(kind, run=run) for name, kind in STAGES.items()})
+    config = experiment(**change)
+    del config['evaluation']
+    run_experiment(config, tmp_path)
+    assert told == [execution] * 2
+
+
+def test_a_loop_over_layers_and_values_computed_again_change_no_run_beyond_rounding(tmp_path):
+    norms = []
+    for change in ({}, {'scan_layers': True, 'remat': 'full'}):
+        folder = tmp_path / str(len(norms))
+        run_experiment(experiment(**change), folder, only='a_pretrain')
+        norms.append(metrics(folder, 'a_pretrain'))
+    for (step, norm), (other_step, other) in zip(*norms, strict=True):
+        assert step == other_step and norm == pytest.approx(other, rel=1e-4)
 
 
 @pytest.mark.parametrize('workdir', ['file', 'file/sub'])

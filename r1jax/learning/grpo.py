@@ -352,7 +352,7 @@ def merge_diagnostics(a: dict[str, jax.Array], b: dict[str, jax.Array]) -> dict[
 
 def mean_diagnostics(diagnostics: dict[str, jax.Array]) -> dict[str, float]:
     """Metrics of (merged) diagnostics under their names in metrics.jsonl; clip/* are shares of the tokens."""
-    d = {name: float(value) for name, value in diagnostics.items()}
+    d = {name: float(value) for name, value in diagnostics.items() if np.ndim(value) == 0}
     count = max(1.0, d['token_count'])
     return {
         'ratio/mean': d['ratio_sum'] / count,

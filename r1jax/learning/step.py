@@ -9,12 +9,14 @@ import numpy as np
 import optax
 from flax import struct
 
+from r1jax.learning.balance import rebalanced
 from r1jax.learning.grpo import GRPOLoss, grpo_loss, merge_diagnostics
 from r1jax.learning.likelihood import sft_loss, token_logprobs
 from r1jax.learning.optimizer import OptimizerConfig, make_optimizer
 from r1jax.learning.packing import PackedBatch
 from r1jax.models import transformer
 from r1jax.models.config import ModelConfig
+from r1jax.models.mtp import predict_second
 from r1jax.parallel.rules import Sharding, put
 
 
@@ -38,6 +40,7 @@ class MicroBatch:
     mask: jax.Array  # float32, 1 on completion tokens, EOS included
     weights: jax.Array  # float32, share of each token in the minibatch's loss
     values: dict[str, jax.Array]  # float32: advantage, old_logp, ref_logp, sampler_logp, as far as they are known
+    balance: jax.Array | None = None  # float32, share of each token in the minibatch's balance loss; None: there is none
 
 
 def init_state(params: transformer.Params, cfg: ModelConfig, optimizer: OptimizerConfig, sharding: Sharding) -> TrainState:
@@ -82,15 +85,59 @@ def _optimizer_shardings(opt_state, cfg: ModelConfig, sharding: Sharding):
 
 @functools.partial(jax.jit, static_argnames=('cfg', 'sharding', 'dtype'))
 def reshard(params: transformer.Params, *, cfg: ModelConfig, sharding: Sharding, dtype: str) -> transformer.Params:
-    """The one place where parameters change layout, from training's to decoding's (or back), and dtype."""
-    cast = jax.tree.map(lambda x: x.astype(dtype), params)
+    """The one place where parameters change layout, from training's to decoding's (or back), and dtype.
+
+    What the model uses in float32 in any case stays so (`ArraySpec.exact`): rounded routers and balances would send tokens
+    to other experts in the sampler than in training.
+    """
+    cast = jax.tree.map(lambda spec, x: x if spec.exact else x.astype(dtype), transformer.abstract(cfg), params)
     return jax.lax.with_sharding_constraint(cast, transformer.shardings(cfg, sharding))
 
 
-def _logprobs(params, batch: MicroBatch, cfg: ModelConfig, temperature: float, sharding: Sharding):
-    out = transformer.forward(params, batch.tokens, batch.positions, batch.segments, cfg, sharding=sharding)
+def _forward(params, batch: MicroBatch, cfg: ModelConfig, sharding: Sharding) -> transformer.Output:
+    return transformer.forward(params, batch.tokens, batch.positions, batch.segments, cfg, sharding=sharding)
+
+
+def _logprobs(
+    params, hidden_BTD: jax.Array, targets_BT: jax.Array, cfg: ModelConfig, sharding: Sharding, temperature: float = 1.0
+):
     head_DV = transformer.head(params).astype(cfg.dtype)
-    return token_logprobs(out.hidden_BTD, head_DV, batch.targets, temperature=temperature, sharding=sharding)
+    return token_logprobs(hidden_BTD, head_DV, targets_BT, temperature=temperature, sharding=sharding)
+
+
+def _balanced(
+    total: jax.Array, batch: MicroBatch, balance_loss: float, outputs: list[transformer.Output], sharding: Sharding
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Adds balance_loss * the balance loss to a micro-batch's loss. Returns beside it `balance_sum`, that loss without its
+    coefficient, and `load_LE` of the layers of all outputs. Without experts the loss stays as it is, and nothing is told.
+    """
+    outputs = [out for out in outputs if out.load_LE is not None]
+    if not outputs:
+        return total, {}
+    told = {'load_LE': sharding.constrain_replicated(jnp.concatenate([out.load_LE for out in outputs]))}
+    if batch.balance is None:
+        return total, told
+    balance = sum((out.imbalance_LBT * batch.balance).sum() for out in outputs)
+    return total + balance_loss * balance, told | {'balance_sum': balance}
+
+
+def _second_tokens(params, out: transformer.Output, batch: MicroBatch, cfg: ModelConfig, sharding: Sharding):
+    """What the MTP module makes of a micro-batch, and its loss, without its coefficient (arXiv 2412.19437, eq. 24).
+
+    At index t it reads token t + 1 and predicts token t + 2 of the same sequence. As there, a token weighs in this loss what
+    it weighs in the next-token loss, so that the last index of a sequence, and the last but one, leave a sum smaller and no
+    weight larger. The last token of a sequence, which none follows, is padding to the module.
+    """
+
+    def following(x_BT: jax.Array) -> jax.Array:
+        return jnp.pad(x_BT[:, 1:], ((0, 0), (0, 1)))
+
+    follows_BT = following(batch.segments) == batch.segments
+    second = predict_second(
+        params, out.hidden_BTD, batch.targets, batch.positions, jnp.where(follows_BT, batch.segments, 0), cfg, sharding)
+    logp_BT, _ = _logprobs(params, second.hidden_BTD, following(batch.targets), cfg, sharding)
+    total, sums = sft_loss(logp_BT, jnp.where(follows_BT, following(batch.weights), 0.0))
+    return second, total, {f'mtp_{name}': value for name, value in sums.items()}
 
 
 @functools.partial(jax.jit, static_argnames=('cfg', 'temperature', 'sharding'))
@@ -98,40 +145,59 @@ def score(
     params: transformer.Params, batch: MicroBatch, *, cfg: ModelConfig, temperature: float, sharding: Sharding
 ) -> jax.Array:
     """Log-probabilities [R, T] of the targets, at the sampling temperature (float32)."""
-    return sharding.constrain_replicated(_logprobs(params, batch, cfg, temperature, sharding)[0])
+    hidden_BTD = _forward(params, batch, cfg, sharding).hidden_BTD
+    return sharding.constrain_replicated(_logprobs(params, hidden_BTD, batch.targets, cfg, sharding, temperature)[0])
 
 
-@functools.partial(jax.jit, static_argnames=('cfg', 'loss', 'sharding'))
+@functools.partial(jax.jit, static_argnames=('cfg', 'loss', 'sharding', 'balance_loss'))
 def grpo_gradients(
-    params: transformer.Params, batch: MicroBatch, *, cfg: ModelConfig, loss: GRPOLoss, sharding: Sharding
+    params: transformer.Params, batch: MicroBatch, *, cfg: ModelConfig, loss: GRPOLoss, sharding: Sharding,
+    balance_loss: float = 0.0,
 ) -> tuple[transformer.Params, dict[str, jax.Array]]:
     """Gradients of sum(weights * per-token loss) over one micro-batch, and its diagnostics.
 
+    With experts, balance_loss * the balance loss is added, which `loss_sum` leaves out; `balance_sum` and `load_LE` tell
+    of it.
     Where `values` holds no old_logp, the batch is taken as on policy: the old log-probabilities are the current ones.
     """
 
     def objective(params):
-        logp, entropy = _logprobs(params, batch, cfg, loss.temperature, sharding)
+        out = _forward(params, batch, cfg, sharding)
+        logp, entropy = _logprobs(params, out.hidden_BTD, batch.targets, cfg, sharding, loss.temperature)
         old_logp = batch.values.get('old_logp', jax.lax.stop_gradient(logp))
         per_token, diagnostics = grpo_loss(
             logp, old_logp, batch.values.get('ref_logp'), batch.values['advantage'], batch.mask, loss,
             entropy_BT=entropy, sampler_logp_BT=batch.values.get('sampler_logp'), segments_BT=batch.segments)
         total = (per_token * batch.weights).sum()
-        return total, diagnostics | {'loss_sum': total}
+        whole, told = _balanced(total, batch, balance_loss, [out], sharding)
+        return whole, diagnostics | {'loss_sum': total} | told
 
     grads, diagnostics = jax.grad(objective, has_aux=True)(params)
     return jax.lax.with_sharding_constraint(grads, transformer.shardings(cfg, sharding)), diagnostics
 
 
-@functools.partial(jax.jit, static_argnames=('cfg', 'sharding'))
+@functools.partial(jax.jit, static_argnames=('cfg', 'sharding', 'balance_loss', 'mtp_loss'))
 def sft_gradients(
-    params: transformer.Params, batch: MicroBatch, *, cfg: ModelConfig, sharding: Sharding
+    params: transformer.Params, batch: MicroBatch, *, cfg: ModelConfig, sharding: Sharding, balance_loss: float = 0.0,
+    mtp_loss: float = 0.0,
 ) -> tuple[transformer.Params, dict[str, jax.Array]]:
-    """Gradients of the weighted negative log-likelihood over one micro-batch, and its sums."""
+    """Gradients of the weighted negative log-likelihood over one micro-batch, and its sums.
+
+    With experts, balance_loss * the balance loss is added to it, and with mtp_loss > 0 mtp_loss * that of the MTP module
+    (arXiv 2412.19437, eq. 25), whose layer is then balanced as well. `loss_sum` is the whole.
+    """
 
     def objective(params):
-        logp, _ = _logprobs(params, batch, cfg, 1.0, sharding)
-        return sft_loss(logp, batch.weights)
+        out = _forward(params, batch, cfg, sharding)
+        logp, _ = _logprobs(params, out.hidden_BTD, batch.targets, cfg, sharding)
+        total, sums = sft_loss(logp, batch.weights)
+        outputs = [out]
+        if mtp_loss:
+            second, more, more_sums = _second_tokens(params, out, batch, cfg, sharding)
+            total, sums = total + mtp_loss * more, sums | more_sums
+            outputs.append(second)
+        total, told = _balanced(total, batch, balance_loss, outputs, sharding)
+        return total, sums | told
 
     (total, sums), grads = jax.value_and_grad(objective, has_aux=True)(params)
     grads = jax.lax.with_sharding_constraint(grads, transformer.shardings(cfg, sharding))
@@ -158,25 +224,35 @@ def accumulate(gradients, params: transformer.Params, batches: Iterator[MicroBat
     return total, diagnostics
 
 
-@functools.partial(jax.jit, static_argnames=('optimizer', 'cfg', 'sharding'), donate_argnames=('state',))
+@functools.partial(jax.jit, static_argnames=('optimizer', 'cfg', 'sharding', 'bias_rate'), donate_argnames=('state',))
 def apply_gradients(
-    state: TrainState, grads: transformer.Params, *, optimizer: OptimizerConfig, cfg: ModelConfig, sharding: Sharding
+    state: TrainState, grads: transformer.Params, load_LE: jax.Array | None = None, *, optimizer: OptimizerConfig,
+    cfg: ModelConfig, sharding: Sharding, bias_rate: float = 0.0,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
-    """One optimizer update. Returns the new state, and the gradient's norm (before clipping) and the learning rate."""
+    """One optimizer update. Returns the new state, and the gradient's norm (before clipping) and the learning rate.
+
+    The optimizer never moves experts' balances, which have no gradient and do not decay. Given the load of the update's
+    micro-batches, `balance.rebalanced` does.
+    """
     transform, schedule = make_optimizer(optimizer)
     updates, opt_state = transform.update(grads, state.opt_state, state.params)
     metrics = {'grad_norm': optax.tree.norm(grads), 'lr': schedule(state.step)}
+    params = optax.apply_updates(state.params, updates)
+    if load_LE is not None:
+        params = rebalanced(params, load_LE, bias_rate)
     params, opt_state = jax.lax.with_sharding_constraint(
-        (optax.apply_updates(state.params, updates), opt_state),
+        (params, opt_state),
         (transformer.shardings(cfg, sharding), _optimizer_shardings(opt_state, cfg, sharding)))
     return TrainState(params, opt_state, state.step + 1), metrics
 
 
-def micro_batches(packed: PackedBatch, weights: np.ndarray, rows: int, sharding: Sharding) -> Iterator[MicroBatch]:
+def micro_batches(
+    packed: PackedBatch, weights: np.ndarray, rows: int, sharding: Sharding, balance: np.ndarray | None = None
+) -> Iterator[MicroBatch]:
     """Cuts packed rows into micro-batches of `rows` rows on the mesh, as `cut_rows` does."""
-    return cut_rows(
-        MicroBatch(packed.tokens, packed.targets, packed.positions, packed.segments, packed.mask, weights, packed.values),
-        rows, sharding)
+    whole = MicroBatch(
+        packed.tokens, packed.targets, packed.positions, packed.segments, packed.mask, weights, packed.values, balance)
+    return cut_rows(whole, rows, sharding)
 
 
 def cut_rows(whole, rows: int, sharding: Sharding) -> Iterator:

@@ -41,7 +41,7 @@ def specs(cfg: ModelConfig, L: int, into_residual: int) -> Attention:
         return ArraySpec((L, heads, K), ('layers', axis, None), 'zeros') if cfg.qkv_bias else None
 
     def norm() -> ArraySpec | None:
-        return ArraySpec((L, K), ('layers', None), 'ones') if cfg.qk_norm else None
+        return ArraySpec((L, K), ('layers', None), 'ones', exact=True) if cfg.qk_norm else None
 
     return Attention(
         wq=ArraySpec((L, D, H, K), ('layers', 'embed', 'heads', None), fan_in=D),

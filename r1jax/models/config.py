@@ -205,3 +205,24 @@ class ModelConfig:
         """What scores are multiplied by before the softmax."""
         width = self.head_dim + self.latent.rope_dim if self.latent else self.head_dim
         return width**-0.5 * (self.rope_scaling.softmax_scale if isinstance(self.rope_scaling, Yarn) else 1.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Execution:
+    """How an experiment runs its models, whatever they are.
+
+    Attributes:
+        dtype: what they compute in; None leaves it to their descriptions.
+        scan_layers, remat: as in `ModelConfig`. A description on disk does not say them.
+    """
+
+    dtype: Literal['float32', 'bfloat16'] | None = None
+    scan_layers: bool = False
+    remat: Literal['none', 'dots', 'full'] = 'none'
+
+    def of(self, cfg: ModelConfig) -> ModelConfig:
+        """Returns the description of the same model, run like this."""
+        return dataclasses.replace(cfg, dtype=self.dtype or cfg.dtype, scan_layers=self.scan_layers, remat=self.remat)
+
+
+AS_DESCRIBED = Execution()

@@ -37,8 +37,8 @@ def specs(cfg: ModelConfig, L: int, into_residual: int) -> Mixture:
     D, E, F = cfg.d_model, cfg.experts.n, cfg.experts.d_ff
     shared = feed_forward_specs(L, D, F * cfg.experts.shared, into_residual) if cfg.experts.shared else None
     return Mixture(
-        router=ArraySpec((L, D, E), ('layers', 'embed', None), fan_in=D),
-        balance=ArraySpec((L, E), ('layers', None), 'zeros'),
+        router=ArraySpec((L, D, E), ('layers', 'embed', None), fan_in=D, exact=True),
+        balance=ArraySpec((L, E), ('layers', None), 'zeros', exact=True),
         w_gate=ArraySpec((L, E, D, F), ('layers', 'experts', 'embed', 'ffw'), fan_in=D),
         w_up=ArraySpec((L, E, D, F), ('layers', 'experts', 'embed', 'ffw'), fan_in=D),
         w_down=ArraySpec((L, E, F, D), ('layers', 'experts', 'ffw', 'embed'), fan_in=F * into_residual),
@@ -108,7 +108,7 @@ def imbalance(scores_BTE: jax.Array, segments_BT: jax.Array, experts: Experts) -
     With f_e the share of a sequence's choices that fell on expert e (by its scores alone, without balance and groups), times
     E, and p_e the mean share that e has in a token's scores, the loss of the sequence is sum_e f_e p_e: 1 where all experts
     have the same, more the less even they are. Here each token has sum_e f_e p_e of its own scores; the mean over a
-    sequence's tokens is its loss. No gradient flows through f.
+    sequence's tokens is its loss. Padding has 0. No gradient flows through f.
 
     Args:
         segments_BT: sequences of a row, each of which lies in one piece.
@@ -128,7 +128,7 @@ def imbalance(scores_BTE: jax.Array, segments_BT: jax.Array, experts: Experts) -
     counts_BTE = at(end_BT) - at(start_BT) + jnp.take_along_axis(chosen_BTE, start_BT[..., None], axis=1)
     length_BT = (end_BT - start_BT + 1).astype(jnp.float32)
     f_BTE = jax.lax.stop_gradient(counts_BTE * experts.n / (experts.per_token * length_BT[..., None]))
-    return (f_BTE * scores_BTE).sum(-1) / scores_BTE.sum(-1)
+    return jnp.where(segments_BT > 0, (f_BTE * scores_BTE).sum(-1) / scores_BTE.sum(-1), 0.0)
 
 
 def mixture(

@@ -42,10 +42,10 @@ def specs(cfg: ModelConfig, L: int, into_residual: int) -> Latent:
     R, P, V, C = cfg.latent.kv_rank, cfg.latent.rope_dim, cfg.latent.v_dim, cfg.latent.q_rank
     return Latent(
         wq_down=ArraySpec((L, D, C), ('layers', 'embed', None), fan_in=D) if C else None,
-        q_norm=ArraySpec((L, C), ('layers', 'norm'), 'ones') if C else None,
+        q_norm=ArraySpec((L, C), ('layers', 'norm'), 'ones', exact=True) if C else None,
         wq=ArraySpec((L, C or D, H, K + P), ('layers', 'embed', 'heads', None), fan_in=C or D),
         wkv_down=ArraySpec((L, D, R + P), ('layers', 'embed', None), fan_in=D),
-        kv_norm=ArraySpec((L, R), ('layers', 'norm'), 'ones'),
+        kv_norm=ArraySpec((L, R), ('layers', 'norm'), 'ones', exact=True),
         wk=ArraySpec((L, R, H, K), ('layers', 'embed', 'heads', None), fan_in=R),
         wv=ArraySpec((L, R, H, V), ('layers', 'embed', 'heads', None), fan_in=R),
         wo=ArraySpec((L, H, V, D), ('layers', 'heads', None, 'embed'), fan_in=H * V * into_residual))

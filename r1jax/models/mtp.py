@@ -11,7 +11,7 @@ from r1jax.models import attention, latent
 from r1jax.models.config import ModelConfig
 from r1jax.models.layers import rms_norm
 from r1jax.models.rope import rope
-from r1jax.models.transformer import Params, block
+from r1jax.models.transformer import Balance, Layers, Output, Params, block, rematerialised
 from r1jax.parallel.rules import Sharding
 
 
@@ -23,8 +23,9 @@ def predict_second(
     segments_BT: jax.Array,
     cfg: ModelConfig,
     sharding: Sharding | None = None,
-) -> jax.Array:
-    """Returns hidden states [B, T, D] that predict, at index t, the token after `next_tokens_BT[:, t]` (eq. 21-23).
+) -> Output:
+    """Returns hidden states [B, T, D] that predict, at index t, the token after `next_tokens_BT[:, t]` (eq. 21-23), and how
+    evenly its layer used its experts, as `forward` does (L = 1).
 
     Args:
         hidden_BTD: what `transformer.forward` returned for the same tokens.
@@ -39,8 +40,16 @@ def predict_second(
     x_BTD = constrain(jnp.einsum('btid,ide->bte', both, w.join.astype(dtype)), ('batch', None, None))
     mix = latent if cfg.latent else attention
     angles = rope(positions_BT + 1, cfg)
-    layer = jax.tree.map(lambda a: a[0], w.layer)
-    x_BTD, _, _ = block(
-        x_BTD, layer, lambda h_BTD: mix.attend(h_BTD, layer.attn, *angles, segments_BT, cfg, sharding),
-        segments_BT=segments_BT, cfg=cfg, sharding=sharding)
-    return rms_norm(x_BTD, w.norm, cfg.norm_eps)
+
+    def layer(x_BTD: jax.Array, w: Layers) -> tuple[jax.Array, Balance | None]:
+        x_BTD, _, balance = block(
+            x_BTD, w, lambda h_BTD: mix.attend(h_BTD, w.attn, *angles, segments_BT, cfg, sharding),
+            segments_BT=segments_BT, cfg=cfg, sharding=sharding)
+        return x_BTD, balance
+
+    x_BTD, balance = rematerialised(layer, cfg, in_loop=False)(x_BTD, jax.tree.map(lambda a: a[0], w.layer))
+    load_E, imbalance_BT = balance or (None, None)
+    return Output(
+        rms_norm(x_BTD, w.norm, cfg.norm_eps),
+        load_LE=load_E[None] if balance else None,
+        imbalance_LBT=imbalance_BT[None] if balance else None)

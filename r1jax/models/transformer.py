@@ -86,7 +86,7 @@ def abstract(cfg: ModelConfig) -> Params:
     return Params(
         embed_VD=ArraySpec((V, D), ('vocab', 'embed'), fan_in=D),
         layers=_layers(cfg, cfg.n_layers - n_dense, with_experts=cfg.experts is not None),
-        final_norm_D=ArraySpec((D,), ('norm',), 'ones'),
+        final_norm_D=ArraySpec((D,), ('norm',), 'ones', exact=True),
         head_DV=_head(cfg),
         dense_layers=_layers(cfg, n_dense, with_experts=False) if n_dense else None,
         mtp=_second_token(cfg) if cfg.mtp else None)
@@ -94,7 +94,7 @@ def abstract(cfg: ModelConfig) -> Params:
 
 def _second_token(cfg: ModelConfig) -> SecondToken:
     def norm() -> ArraySpec:
-        return ArraySpec((cfg.d_model,), ('norm',), 'ones')
+        return ArraySpec((cfg.d_model,), ('norm',), 'ones', exact=True)
 
     return SecondToken(
         token_norm=norm(),
@@ -108,9 +108,9 @@ def _layers(cfg: ModelConfig, L: int, *, with_experts: bool) -> Layers:
     # Projections that write into the residual stream start smaller with depth (GPT-2), so that its variance does not grow.
     into_residual = 2 * cfg.n_layers
     return Layers(
-        attn_norm=ArraySpec((L, cfg.d_model), ('layers', 'norm'), 'ones'),
+        attn_norm=ArraySpec((L, cfg.d_model), ('layers', 'norm'), 'ones', exact=True),
         attn=(latent if cfg.latent else attention).specs(cfg, L, into_residual),
-        mlp_norm=ArraySpec((L, cfg.d_model), ('layers', 'norm'), 'ones'),
+        mlp_norm=ArraySpec((L, cfg.d_model), ('layers', 'norm'), 'ones', exact=True),
         mlp=experts.specs(cfg, L, into_residual) if with_experts else feed_forward_specs(
             L, cfg.d_model, cfg.d_ff, into_residual))
 
@@ -119,7 +119,7 @@ def _head(cfg: ModelConfig) -> ArraySpec | None:
     if cfg.scalar_head:
         # Whole on every device, as the scale of a norm: a vector is not worth gathering. Its variance of 1 / D is what arXiv
         # 2009.01325 starts from, but for D + 1 there: scores of normalised hidden states begin with about unit variance.
-        return ArraySpec((cfg.d_model, 1), ('norm', None), fan_in=cfg.d_model)
+        return ArraySpec((cfg.d_model, 1), ('norm', None), fan_in=cfg.d_model, exact=True)
     if cfg.tie_embeddings:
         return None
     return ArraySpec((cfg.d_model, cfg.vocab_size), ('embed', 'vocab'), fan_in=cfg.d_model)
@@ -140,8 +140,13 @@ def _draw(spec: ArraySpec, key: jax.Array) -> jax.Array:
 
 def with_scalar_head(params: Params, cfg: ModelConfig, key: jax.Array) -> tuple[Params, ModelConfig]:
     """Turns a policy into an untrained reward model: a score drawn from `key` takes the place of the output projection."""
-    cfg = dataclasses.replace(cfg, scalar_head=True, mtp=0)
-    return params.replace(head_DV=_draw(_head(cfg), key), mtp=None), cfg
+    params, cfg = without_mtp(params, dataclasses.replace(cfg, scalar_head=True))
+    return params.replace(head_DV=_draw(_head(cfg), key)), cfg
+
+
+def without_mtp(params: Params, cfg: ModelConfig) -> tuple[Params, ModelConfig]:
+    """The same model without its module for the token after the next one."""
+    return params.replace(mtp=None), dataclasses.replace(cfg, mtp=0)
 
 
 def shardings(cfg: ModelConfig, sharding: Sharding) -> Params:
@@ -223,13 +228,13 @@ def forward(
         if stack is None:
             continue
         if cfg.scan_layers and cache is None:
-            x_BTD, of_layers = jax.lax.scan(_rematerialised(layer, cfg), x_BTD, stack)
+            x_BTD, of_layers = jax.lax.scan(rematerialised(layer, cfg, in_loop=True), x_BTD, stack)
             of_layers = _unstack(of_layers)
         else:
             of_layers = []
             for w in _unstack(stack):
                 if cache is None:
-                    x_BTD, of_layer = _rematerialised(layer, cfg)(x_BTD, w)
+                    x_BTD, of_layer = rematerialised(layer, cfg, in_loop=False)(x_BTD, w)
                 else:
                     x_BTD, of_layer = cached_layer(x_BTD, w, cache.layers[len(layer_caches) + len(of_layers)])
                 of_layers.append(of_layer)
@@ -268,14 +273,14 @@ def block(
     return constrain(x_BTD + m_BTD, ('batch', None, None)), kept, balance and tuple(balance)
 
 
-def _rematerialised(layer: Callable, cfg: ModelConfig) -> Callable:
+def rematerialised(layer: Callable, cfg: ModelConfig, *, in_loop: bool) -> Callable:
     """The same function, of whose values the gradient keeps what `cfg.remat` says."""
     if cfg.remat == 'none':
         return layer
     policies = jax.checkpoint_policies
     policy = {'dots': policies.dots_with_no_batch_dims_saveable, 'full': policies.nothing_saveable}[cfg.remat]
     # Inside a loop nothing can be merged with what was computed before, so there is nothing to prevent.
-    return jax.checkpoint(layer, policy=policy, prevent_cse=not cfg.scan_layers)
+    return jax.checkpoint(layer, policy=policy, prevent_cse=not in_loop)
 
 
 def _unstack(tree) -> list:

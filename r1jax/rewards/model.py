@@ -18,6 +18,7 @@ from r1jax.errors import UserError, nearest
 from r1jax.learning.packing import TokenSequence
 from r1jax.learning.preference import LOSSES, POOLINGS, Loss, Pooling, scores_of
 from r1jax.learning.step import reshard
+from r1jax.models.config import AS_DESCRIBED, Execution
 from r1jax.parallel.rules import Sharding
 from r1jax.rewards.answers import READS, Reads, text_read
 from r1jax.rewards.base import Completion, Example, RewardOutput
@@ -103,17 +104,17 @@ class RewardModel:
 
     folder: a model folder with reward.json, or the folder of the stage that made it.
     sharding: where to put the model.
-    dtype: what to compute in; None is what the model's description says.
+    execution: how to run it.
 
     Raises UserError if there is none, it has no scalar head or its reward.json is missing or wrong.
     """
 
-    def __init__(self, folder: str | pathlib.Path, sharding: Sharding, dtype: str | None = None):
+    def __init__(self, folder: str | pathlib.Path, sharding: Sharding, execution: Execution = AS_DESCRIBED):
         folder = resolve(folder)
         if not read_config(folder).scalar_head:
             raise UserError(f'{folder} is no reward model: it has no scalar head')
         self.description = Description.load(folder)
-        model = load_model(folder, sharding, dtype)
+        model = load_model(folder, sharding, execution)
         self._cfg, self._tokenizer, self._sharding = model.cfg, model.tokenizer, sharding
         self._params = reshard(model.params, cfg=model.cfg, sharding=sharding, dtype=model.cfg.dtype)
         # Of the size that training had, rounded up to what this mesh divides.

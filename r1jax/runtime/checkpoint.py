@@ -19,7 +19,7 @@ from r1jax.errors import Missing, UserError
 from r1jax.interop import hf
 from r1jax.interop.sources import SafetensorsSource
 from r1jax.models import transformer
-from r1jax.models.config import ModelConfig
+from r1jax.models.config import AS_DESCRIBED, Execution, ModelConfig
 from r1jax.parallel.distributed import barrier, is_leader
 from r1jax.parallel.rules import Sharding
 
@@ -72,11 +72,11 @@ def read_config(spec: str | pathlib.Path) -> ModelConfig:
         raise UserError(f'{path} is no model description: {error}') from error
 
 
-def load_model(spec: str | pathlib.Path, sharding: Sharding, dtype: str | None = None) -> Model:
+def load_model(spec: str | pathlib.Path, sharding: Sharding, execution: Execution = AS_DESCRIBED) -> Model:
     """Reads a model folder onto the mesh; parameters come as float32.
 
     Args:
-        dtype: what the model shall compute in; None is what its description says (float32 for a Hugging Face folder).
+        execution: how to run it. A Hugging Face folder leaves the dtype at float32.
 
     Raises:
         UserError: if the folder, a file or a tensor is missing or damaged, or the mesh does not divide the parameters.
@@ -90,8 +90,7 @@ def load_model(spec: str | pathlib.Path, sharding: Sharding, dtype: str | None =
                 raise UserError(f"{folder / 'params'} cannot be read: {str(error).splitlines()[0]}") from error
     else:
         params = hf.read_params(SafetensorsSource(folder), cfg, transformer.shardings(cfg, sharding))
-    cfg = dataclasses.replace(cfg, dtype=dtype or cfg.dtype)
-    return Model(params, cfg, tokenizers.load(folder))
+    return Model(params, execution.of(cfg), tokenizers.load(folder))
 
 
 def abstract_params(cfg: ModelConfig, sharding: Sharding) -> transformer.Params:
@@ -107,7 +106,9 @@ def save_model(folder: pathlib.Path, model: Model) -> None:
         checkpointer.save((folder / 'params').absolute(), model.params, force=True)
     if is_leader():
         model.tokenizer.save(folder)
-        (folder / 'model.json').write_text(json.dumps(dataclasses.asdict(model.cfg), indent=2) + '\n')
+        description = dataclasses.asdict(model.cfg)
+        del description['scan_layers'], description['remat']  # how it was run, and not what it is
+        (folder / 'model.json').write_text(json.dumps(description, indent=2) + '\n')
     barrier(f'{folder} saved')  # before a host that does not write goes on to read it
 
 

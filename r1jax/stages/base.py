@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from jax.sharding import Mesh
 
+from r1jax.models.config import AS_DESCRIBED, Execution
 from r1jax.parallel.rules import DECODING, TRAINING, Sharding
 
 # What a stage can make, and what others can be given: a model, one with a scalar head, or a folder of Parquet files.
@@ -23,8 +24,7 @@ class Inputs:
         seed: of the experiment; everything random is derived from it.
         mesh: the devices.
         model: the model to start from: 'package:NAME', or the folder of an earlier stage's artifact; '' without one.
-        dtype: what models compute in, 'float32' or 'bfloat16'; None is what their descriptions say. Parameters,
-            optimizer state and losses are float32 either way.
+        execution: how models are run. Parameters, optimizer state and losses are float32 whatever they compute in.
         given: the folders of all other artifacts by role ('data', or the name of a reward).
     """
 
@@ -32,7 +32,7 @@ class Inputs:
     seed: int
     mesh: Mesh
     model: str
-    dtype: str | None = None
+    execution: Execution = AS_DESCRIBED
     given: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property

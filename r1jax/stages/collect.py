@@ -160,7 +160,7 @@ class CollectStage:
 
 def run(stage: CollectStage, inputs: Inputs, folder: pathlib.Path) -> Artifact:
     """Samples what is missing of the parts, then writes data/ (examples.parquet and the card) and rejected.parquet."""
-    model = load_model(inputs.model, inputs.decoding, inputs.dtype)
+    model = load_model(inputs.model, inputs.decoding, inputs.execution)
     engine = decoding_engine(model, stage.sampling, inputs.decoding, inputs.seed)
     chat = open_judge(stage.judge, inputs.decoding) if stage.judge else None
     verdicts = []

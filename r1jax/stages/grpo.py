@@ -22,6 +22,7 @@ import numpy as np
 
 from r1jax.data import tasks
 from r1jax.errors import UserError, at_least, nearest
+from r1jax.learning.balance import BalanceConfig, balance_metrics, balance_of, balance_shares
 from r1jax.learning.grpo import (
     GRPOLoss,
     group_advantages,
@@ -121,6 +122,8 @@ class GRPOStage:
         row_length: T, tokens of a packed row: at least prompt + completion.
         micro_rows: rows of one gradient computation.
         checkpoint_every: steps between two checkpoints.
+        balance: of a mixture of experts; None is DeepSeek-V3's. A module that predicts the token after the next one is left
+            as it is, and comes back with the trained model: the paper does not say that RL trains it.
     """
 
     task: str
@@ -148,6 +151,7 @@ class GRPOStage:
     row_length: int = 256
     micro_rows: int = 16
     checkpoint_every: int = 20
+    balance: BalanceConfig | None = None
 
     def __post_init__(self):
         at_least(
@@ -202,6 +206,7 @@ class GRPOStage:
         if base is None:
             raise UserError("a stage of kind 'grpo' needs a model to start from: set base, or put a stage before it")
         transformer.shardings(base, sharding)
+        balance_of(self.balance, base)
         for name, size in (('sampling.slots', self.sampling.slots), ('micro_rows', self.micro_rows)):
             sharding.check_batch(name, size)
         RewardMix(self.rewards, options=self.reward_options)
@@ -265,10 +270,10 @@ class Clock:
 def run(stage: GRPOStage, inputs: Inputs, folder: pathlib.Path) -> Artifact:
     """Trains; goes on from the newest checkpoint in `folder` if there is one."""
     training, decoding = inputs.training, inputs.decoding
-    base = load_model(inputs.model, training, inputs.dtype)
-    cfg, tokenizer = base.cfg, base.tokenizer
+    base = load_model(inputs.model, training, inputs.execution)
+    (params, cfg), tokenizer = transformer.without_mtp(base.params, base.cfg), base.tokenizer
     optimizer = stage.optimizer.over(stage.updates)
-    state = init_state(base.params, cfg, optimizer, training)
+    state = init_state(params, cfg, optimizer, training)
     # A copy, because updates reuse the buffers of the state they replace.
     reference = jax.tree.map(lambda x: x.copy(), state.params)
     sample_example = next(tasks.open_task(stage.task, 'train', seed=inputs.seed))
@@ -276,7 +281,7 @@ def run(stage: GRPOStage, inputs: Inputs, folder: pathlib.Path) -> Artifact:
     if sample_example.task in TASKS:
         weights.setdefault('accuracy', 0.0)  # measured in every arm, paid or not
     models = {
-        name: (weight, routed(RewardModel(inputs.given[name], training, inputs.dtype), stage.tasks_of(name)))
+        name: (weight, routed(RewardModel(inputs.given[name], training, inputs.execution), stage.tasks_of(name)))
         for name, weight in stage.reward_models.items()}
 
     with (
@@ -327,7 +332,7 @@ def run(stage: GRPOStage, inputs: Inputs, folder: pathlib.Path) -> Artifact:
                 progress.update(
                     step, reward=metrics['reward/mean'], pass_rate=metrics['pass_rate'],
                     length=metrics['length/mean'], tokens_per_s=metrics['tokens_per_s/sampling'])
-    save_model(folder / 'model', Model(state.params, cfg, tokenizer))
+    save_model(folder / 'model', Model(state.params.replace(mtp=base.params.mtp), base.cfg, tokenizer))
     return Artifact(folder / 'model')
 
 
@@ -426,6 +431,7 @@ def update(
     """M minibatches of whole groups, dealt anew in every inner epoch; metrics over all of them."""
     shuffle = np.random.default_rng((seed, step))
     size = stage.prompts // stage.minibatches
+    balance = balance_of(stage.balance, cfg)
     diagnostics, norms = None, []
     for _ in range(stage.inner_epochs):
         order = shuffle.permutation(stage.prompts)
@@ -436,12 +442,15 @@ def update(
             weights = loss_weights(
                 packed.mask, packed.sequence, stage.normalize, stage.sampling_of(stage.part(step)).max_tokens)
             grads, more = accumulate(
-                grpo_gradients, state.params, micro_batches(packed, weights, stage.micro_rows, sharding),
-                cfg=cfg, loss=stage.loss, sharding=sharding)
-            state, metrics = apply_gradients(state, grads, optimizer=optimizer, cfg=cfg, sharding=sharding)
+                grpo_gradients, state.params,
+                micro_batches(packed, weights, stage.micro_rows, sharding, balance_shares(packed, cfg)),
+                cfg=cfg, loss=stage.loss, sharding=sharding, balance_loss=balance.loss)
+            state, metrics = apply_gradients(
+                state, grads, more.get('load_LE'), optimizer=optimizer, cfg=cfg, sharding=sharding,
+                bias_rate=balance.bias_rate)
             diagnostics = more if diagnostics is None else merge_diagnostics(diagnostics, more)
             norms.append(metrics['grad_norm'])
-    return state, mean_diagnostics(diagnostics) | {
+    return state, mean_diagnostics(diagnostics) | balance_metrics(diagnostics, len(norms)) | {
         'loss': float(diagnostics['loss_sum']) / len(norms),
         'grad_norm': float(np.mean([float(n) for n in norms])),
         'lr': float(metrics['lr']),

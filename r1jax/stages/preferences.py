@@ -105,7 +105,7 @@ class PreferencesStage:
 
 def run(stage: PreferencesStage, inputs: Inputs, folder: pathlib.Path) -> Artifact:
     """Samples and judges what is missing of the parts, then writes data/ (the rows that were kept, and the card)."""
-    model = load_model(inputs.model, inputs.decoding, inputs.dtype)
+    model = load_model(inputs.model, inputs.decoding, inputs.execution)
     engine = decoding_engine(model, stage.sampling, inputs.decoding, inputs.seed)
     compare, label = judges(stage, inputs)
     schema = datasets.PAIRS if stage.form == 'pairs' else datasets.LABELS

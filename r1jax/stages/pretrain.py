@@ -12,6 +12,7 @@ import numpy as np
 
 from r1jax.data import tinyworld, tokenizers
 from r1jax.errors import UserError, at_least, nearest
+from r1jax.learning.balance import BalanceConfig, balance_of, mtp_coefficient
 from r1jax.learning.optimizer import OptimizerConfig
 from r1jax.learning.packing import TokenSequence
 from r1jax.learning.step import init_state
@@ -23,6 +24,8 @@ from r1jax.parallel.rules import Sharding
 from r1jax.runtime.checkpoint import Model, save_model
 from r1jax.stages import sft
 from r1jax.stages.base import Artifact, Inputs, StageKind
+
+MTP_LOSS = 0.3  # the default of `PretrainStage.mtp_loss`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +42,9 @@ class PretrainStage:
         row_length: T, tokens of a packed row; longer documents are cut.
         micro_rows: rows of one gradient computation.
         checkpoint_every: steps between two checkpoints.
+        balance: of a mixture of experts; None is DeepSeek-V3's.
+        mtp_loss: coefficient of the loss of a module that predicts the token after the next one. None is what DeepSeek-V3's
+            pretraining began with, .3 (arXiv 2412.19437, section 4.2), if the preset has one; with 0 the model gets none.
     """
 
     model: str
@@ -50,6 +56,8 @@ class PretrainStage:
     row_length: int = 192
     micro_rows: int = 4
     checkpoint_every: int = 500
+    balance: BalanceConfig | None = None
+    mtp_loss: float | None = None
 
     def __post_init__(self):
         at_least(
@@ -60,23 +68,33 @@ class PretrainStage:
             raise UserError(f"recipe '{self.recipe}' is unknown{nearest(self.recipe, tinyworld.RECIPES)}")
 
     def check(self, sharding: Sharding, base: ModelConfig | None) -> ModelConfig:
-        """Returns what the model will be. Raises UserError if the mesh does not divide micro-batches or parameters."""
+        """Returns what the model will be.
+
+        Raises UserError if the mesh does not divide micro-batches or parameters, or for settings the preset has no use for.
+        """
         sharding.check_batch('micro_rows', self.micro_rows)
-        cfg = preset(self.model)
+        cfg, _ = self.model_and_mtp_loss()
+        balance_of(self.balance, cfg)
         transformer.shardings(cfg, sharding)
         return cfg
 
+    def model_and_mtp_loss(self) -> tuple[ModelConfig, float]:
+        """Returns the preset, without MTP if that learns nothing, and the coefficient of its loss."""
+        cfg = preset(self.model)
+        mtp_loss = mtp_coefficient(self.mtp_loss, cfg, MTP_LOSS)
+        return (cfg if mtp_loss else dataclasses.replace(cfg, mtp=0)), mtp_loss
+
 
 def run(stage: PretrainStage, inputs: Inputs, folder: pathlib.Path) -> Artifact:
-    cfg = preset(stage.model)
-    cfg = dataclasses.replace(cfg, dtype=inputs.dtype or cfg.dtype)
+    cfg, mtp_loss = stage.model_and_mtp_loss()
+    cfg = inputs.execution.of(cfg)
     tokenizer = _tokenizer(stage, cfg, folder)
     sharding = inputs.training
     optimizer = stage.optimizer.over(stage.steps)
     state = init_state(transformer.init(jax.random.key(inputs.seed), cfg), cfg, optimizer, sharding)
     state = sft.fit(
         state, lambda step: documents(stage, tokenizer, inputs.seed, step), stage.steps, optimizer, cfg, inputs, folder,
-        stage.row_length, stage.micro_rows, stage.checkpoint_every)
+        stage.row_length, stage.micro_rows, stage.checkpoint_every, balance_of(stage.balance, cfg), mtp_loss)
     save_model(folder / 'model', Model(state.params, cfg, tokenizer))
     return Artifact(folder / 'model')
 

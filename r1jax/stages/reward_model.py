@@ -90,7 +90,7 @@ class RewardModelStage:
         if model.scalar_head:
             raise UserError('a stage of kind reward_model starts from a policy, and what it is given is a reward model')
         sharding.check_batch('micro_rows', self.micro_rows)
-        cfg = dataclasses.replace(model, scalar_head=True)
+        cfg = dataclasses.replace(model, scalar_head=True, mtp=0)
         transformer.shardings(cfg, sharding)
         return cfg
 
@@ -111,7 +111,7 @@ class Item:
 def run(stage: RewardModelStage, inputs: Inputs, folder: pathlib.Path) -> Artifact:
     """Trains and measures; goes on from the newest checkpoint in `folder` if there is one."""
     sharding = inputs.training
-    policy = load_model(inputs.model, sharding, inputs.dtype)
+    policy = load_model(inputs.model, sharding, inputs.execution)
     params, cfg = transformer.with_scalar_head(policy.params, policy.cfg, jax.random.key(inputs.seed))
     items, counts = read_items(stage, inputs.given['data'], policy.tokenizer, cfg.max_positions)
     trained, held_out = split(items, stage.holdout)

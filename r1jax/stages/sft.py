@@ -18,6 +18,7 @@ import numpy as np
 from r1jax.data.sources import permutation
 from r1jax.data.tokenizers import Tokenizer
 from r1jax.errors import UserError, at_least
+from r1jax.learning.balance import BalanceConfig, balance_metrics, balance_of, balance_shares, mtp_coefficient
 from r1jax.learning.optimizer import OptimizerConfig
 from r1jax.learning.packing import TokenSequence, loss_weights, pack
 from r1jax.learning.step import TrainState, accumulate, apply_gradients, init_state, micro_batches, sft_gradients
@@ -31,6 +32,8 @@ from r1jax.runtime.metrics import MetricWriter
 from r1jax.runtime.progress import Progress
 from r1jax.stages.base import MODEL, Artifact, Inputs, StageKind
 
+MTP_LOSS = 0.1  # the default of `SFTStage.mtp_loss`
+
 
 @dataclasses.dataclass(frozen=True)
 class SFTStage:
@@ -43,6 +46,9 @@ class SFTStage:
         row_length: T, tokens of a packed row; longer sequences are left out, and counted.
         micro_rows: rows of one gradient computation.
         checkpoint_every: updates between two checkpoints.
+        balance: of a mixture of experts; None is DeepSeek-V3's.
+        mtp_loss: coefficient of the loss of a module that predicts the token after the next one. None is what DeepSeek-V3's
+            pretraining ended with, .1 (arXiv 2412.19437, section 4.2), if the model has one; with 0 it is left as it is.
     """
 
     optimizer: OptimizerConfig
@@ -51,22 +57,29 @@ class SFTStage:
     row_length: int = 192
     micro_rows: int = 4
     checkpoint_every: int = 100
+    balance: BalanceConfig | None = None
+    mtp_loss: float | None = None
 
     def __post_init__(self):
         at_least(1, self, 'epochs', 'batch', 'row_length', 'micro_rows', 'checkpoint_every')
 
     def check(self, sharding: Sharding, model: ModelConfig | None) -> ModelConfig:
-        """Returns what the model will be. Raises UserError without one, or if the mesh does not divide it or the rows."""
+        """Returns what the model will be.
+
+        Raises UserError without one, if the mesh does not divide it or the rows, or for settings it has no use for.
+        """
         if model is None:
             raise UserError('a stage of kind sft needs a model to start from: set base, or put a stage before it')
         sharding.check_batch('micro_rows', self.micro_rows)
         transformer.shardings(model, sharding)
+        balance_of(self.balance, model)
+        mtp_coefficient(self.mtp_loss, model, MTP_LOSS)
         return model
 
 
 def run(stage: SFTStage, inputs: Inputs, folder: pathlib.Path) -> Artifact:
     """Trains; goes on from the newest checkpoint in `folder` if there is one."""
-    model = load_model(inputs.model, inputs.training, inputs.dtype)
+    model = load_model(inputs.model, inputs.training, inputs.execution)
     rows = datasets.read(inputs.given['data'], datasets.EXAMPLES)
     sequences = [tokenize(row['prompt'], row['completion'], model.tokenizer) for row in rows]
     fitting = [s for s in sequences if len(s.tokens) <= stage.row_length]
@@ -75,14 +88,18 @@ def run(stage: SFTStage, inputs: Inputs, folder: pathlib.Path) -> Artifact:
             f"{inputs.given['data']}: none of its {len(rows)} examples fits into row_length={stage.row_length} tokens")
     steps = -(-stage.epochs * len(fitting) // stage.batch)
     optimizer = stage.optimizer.over(steps)
+    mtp_loss = mtp_coefficient(stage.mtp_loss, model.cfg, MTP_LOSS)
+    # What has no loss is set aside: a decaying weight would move it all the same.
+    params, cfg = (model.params, model.cfg) if mtp_loss else transformer.without_mtp(model.params, model.cfg)
 
     def batch(step: int) -> list[TokenSequence]:
         return [fitting[i] for i in batch_at(step, len(fitting), stage.batch, stage.epochs, inputs.seed)]
 
     state = fit(
-        init_state(model.params, model.cfg, optimizer, inputs.training), batch, steps, optimizer, model.cfg, inputs, folder,
-        stage.row_length, stage.micro_rows, stage.checkpoint_every)
-    save_model(folder / 'model', Model(state.params, model.cfg, model.tokenizer))
+        init_state(params, cfg, optimizer, inputs.training), batch, steps, optimizer, cfg, inputs, folder, stage.row_length,
+        stage.micro_rows, stage.checkpoint_every, balance_of(stage.balance, cfg), mtp_loss)
+    params = state.params if mtp_loss else state.params.replace(mtp=model.params.mtp)
+    save_model(folder / 'model', Model(params, model.cfg, model.tokenizer))
     left_out = len(sequences) - len(fitting)
     return Artifact(folder / 'model', {
         'examples': {'mean': len(fitting), 'low': len(fitting), 'high': len(fitting), 'n': len(rows)},
@@ -108,12 +125,14 @@ def batch_at(step: int, n: int, size: int, epochs: int, seed: int) -> Sequence[i
 
 def fit(
     state: TrainState, batch: Callable[[int], list[TokenSequence]], steps: int, optimizer: OptimizerConfig, cfg: ModelConfig,
-    inputs: Inputs, folder: pathlib.Path, row_length: int, micro_rows: int, checkpoint_every: int,
+    inputs: Inputs, folder: pathlib.Path, row_length: int, micro_rows: int, checkpoint_every: int, balance: BalanceConfig,
+    mtp_loss: float,
 ) -> TrainState:
     """Next-token prediction: the loop that pretraining and fine-tuning share. The loss is the mean over an update's tokens.
 
     Args:
         batch: the sequences of an update, by its number from 0.
+        cfg: of what is trained: with MTP if, and only if, its loss has a coefficient.
         folder: of the stage; checkpoints, metrics.jsonl and TensorBoard files go there.
     """
     sharding = inputs.training
@@ -130,12 +149,18 @@ def fit(
                 packed = pack(batch(step), row_length)
                 weights = loss_weights(packed.mask, packed.sequence, 'token')
                 grads, sums = accumulate(
-                    sft_gradients, state.params, micro_batches(packed, weights, micro_rows, sharding), cfg=cfg,
-                    sharding=sharding)
-                state, metrics = apply_gradients(state, grads, optimizer=optimizer, cfg=cfg, sharding=sharding)
+                    sft_gradients, state.params,
+                    micro_batches(packed, weights, micro_rows, sharding, balance_shares(packed, cfg)), cfg=cfg,
+                    sharding=sharding, balance_loss=balance.loss, mtp_loss=mtp_loss)
+                state, metrics = apply_gradients(
+                    state, grads, sums.get('load_LE'), optimizer=optimizer, cfg=cfg, sharding=sharding,
+                    bias_rate=balance.bias_rate)
                 loss = float(sums['nll_sum'] / sums['token_count'])
                 tokens_per_s = float(sums['token_count']) / (time.perf_counter() - begun)
-                writer.write(step + 1, metrics | {'loss': loss, 'tokens_per_s/training': tokens_per_s})
+                more = balance_metrics(sums)
+                if mtp_loss:
+                    more['mtp_loss'] = float(sums['mtp_nll_sum'] / sums['mtp_token_count'])
+                writer.write(step + 1, metrics | more | {'loss': loss, 'tokens_per_s/training': tokens_per_s})
                 progress.update(step + 1, loss=loss, tokens_per_s=tokens_per_s)
                 if (step + 1) % checkpoint_every == 0 or step + 1 == steps:
                     checkpoints.save(step + 1, state, {})

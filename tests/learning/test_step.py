@@ -1,5 +1,7 @@
 """Training steps on real shardings: every mesh and every split into micro-batches gives the same loss and gradients."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -178,8 +180,31 @@ def test_resharding_to_the_decoding_layout_keeps_the_values():
     moved = reshard(params, cfg=CFG, sharding=decode, dtype='float32')
     assert_close(params, moved, atol=0)
     assert moved.layers.mlp.w_up.sharding.is_equivalent_to(transformer.shardings(CFG, decode).layers.mlp.w_up, 3)
-    cast = reshard(params, cfg=CFG, sharding=decode, dtype='bfloat16')
-    assert {x.dtype.name for x in jax.tree.leaves(cast)} == {'bfloat16'}
+
+
+def test_in_bfloat16_the_sampler_keeps_what_the_model_uses_in_float32_and_routes_as_training_does():
+    cfg = dataclasses.replace(FAMILIES['deepseek'], mtp=1, dtype='bfloat16')
+    decode = Sharding(make_mesh(MeshConfig(data=2, expert=4)), DECODING)
+    params = transformer.init(jax.random.key(0), cfg)
+    # Scores near 1/2 and balances that bfloat16 cannot tell apart: rounded, they would choose otherwise.
+    balance = 1 + 1e-3 * jax.random.normal(jax.random.key(1), params.layers.mlp.balance.shape)
+    params = params.replace(layers=params.layers.replace(mlp=params.layers.mlp.replace(
+        balance=balance, router=0.01 * params.layers.mlp.router)))
+    cast = reshard(params, cfg=cfg, sharding=decode, dtype='bfloat16')
+    kept = {jax.tree_util.keystr(path).split('.')[-1] for path, x in jax.tree_util.tree_flatten_with_path(cast)[0]
+            if x.dtype == np.float32}
+    norms = {'attn_norm', 'mlp_norm', 'q_norm', 'kv_norm', 'final_norm_D', 'token_norm', 'hidden_norm', 'norm'}
+    assert kept == norms | {'router', 'balance'}
+    assert {x.dtype.name for x in jax.tree.leaves(cast)} == {'bfloat16', 'float32'}
+    tokens = np.random.default_rng(0).integers(0, 96, (8, 16)).astype(np.int32)
+    positions, segments = np.tile(np.arange(16, dtype=np.int32), (8, 1)), np.ones((8, 16), np.int32)
+
+    def load(params):
+        return np.asarray(transformer.forward(params, tokens, positions, segments, cfg).load_LE)
+
+    np.testing.assert_array_equal(load(cast), load(params))
+    rounded = jax.tree.map(lambda x: x.astype('bfloat16'), params)
+    assert (load(rounded) != load(params)).any()
 
 
 def test_the_learning_rate_that_is_told_is_the_one_that_was_used():

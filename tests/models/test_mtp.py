@@ -23,7 +23,7 @@ def random_params(cfg):
 
 def second(params, tokens, segments, positions):
     hidden = transformer.forward(params, tokens, positions, segments, CFG).hidden_BTD
-    return predict_second(params, hidden, np.roll(tokens, -1, axis=1), positions, segments, CFG)
+    return predict_second(params, hidden, np.roll(tokens, -1, axis=1), positions, segments, CFG).hidden_BTD
 
 
 def test_it_is_the_module_that_transformers_reads_from_the_same_folder(tmp_path):

@@ -11,7 +11,7 @@ import pytest
 from r1jax.data import tinyworld, tokenizers
 from r1jax.errors import UserError
 from r1jax.models import transformer
-from r1jax.models.config import ModelConfig
+from r1jax.models.config import Execution, ModelConfig
 from r1jax.parallel.mesh import MeshConfig, make_mesh
 from r1jax.parallel.rules import DECODING, TRAINING, Sharding
 from r1jax.rewards.answers import text_read
@@ -111,7 +111,7 @@ def test_a_score_depends_neither_on_the_rest_of_the_batch_nor_on_the_mesh(folder
 
 
 def test_in_bfloat16_it_is_the_same_up_to_rounding(folder):
-    full, half = (RewardModel(folder, ONE, dtype)(COMPLETIONS, EXAMPLES).values for dtype in (None, 'bfloat16'))
+    full, half = (RewardModel(folder, ONE, Execution(dtype))(COMPLETIONS, EXAMPLES).values for dtype in (None, 'bfloat16'))
     assert 0 < np.abs(full - half).max() < 0.1
 
 

@@ -1,5 +1,7 @@
 """Model folders and checkpoints: what is written is what is read, on another mesh too; what is missing is named."""
 
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +10,7 @@ import pytest
 from r1jax.data import tinyworld, tokenizers
 from r1jax.errors import UserError
 from r1jax.models import transformer
-from r1jax.models.config import ModelConfig
+from r1jax.models.config import Execution, ModelConfig
 from r1jax.parallel.mesh import MeshConfig, make_mesh
 from r1jax.parallel.rules import TRAINING, Sharding
 from r1jax.runtime.checkpoint import Checkpoints, Model, load_model, resolve, save_model
@@ -37,6 +39,16 @@ def test_a_model_folder_is_read_back_on_any_mesh(model, tmp_path):
         for a, b in zip(jax.tree.leaves(model.params), jax.tree.leaves(back.params), strict=True):
             np.testing.assert_array_equal(a, b)
             assert b.sharding.mesh == sharding.mesh
+
+
+def test_how_a_model_is_run_is_told_anew_each_time_and_not_in_its_folder(model, tmp_path):
+    execution = Execution('bfloat16', scan_layers=True, remat='dots')
+    save_model(tmp_path / 'model', Model(model.params, execution.of(model.cfg), model.tokenizer))
+    assert not {'scan_layers', 'remat'} & json.loads((tmp_path / 'model' / 'model.json').read_text()).keys()
+    read = load_model(tmp_path, ONE).cfg
+    assert (read.dtype, read.scan_layers, read.remat) == ('bfloat16', False, 'none')
+    again = load_model(tmp_path, ONE, Execution('float32', scan_layers=True, remat='full')).cfg
+    assert (again.dtype, again.scan_layers, again.remat) == ('float32', True, 'full')
 
 
 def test_a_reward_model_is_read_back_with_its_head(model, tmp_path):

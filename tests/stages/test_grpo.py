@@ -12,6 +12,7 @@ from r1jax.errors import UserError
 from r1jax.learning.grpo import GRPOLoss
 from r1jax.learning.optimizer import OptimizerConfig
 from r1jax.learning.step import init_state
+from r1jax.models.config import Execution
 from r1jax.parallel.mesh import MeshConfig, make_mesh
 from r1jax.rewards.base import RewardOutput, register
 from r1jax.runtime.checkpoint import load_model, read_config
@@ -280,7 +281,7 @@ def test_the_loss_is_normalised_as_asked_for(inputs, tmp_path, monkeypatch, norm
 
 def test_in_bfloat16_parameters_stay_float32_and_the_sampler_agrees_with_the_trainer_as_far_as_it_can(inputs, tmp_path):
     stage = dataclasses.replace(STAGE, steps=2)
-    artifact = grpo.run(stage, dataclasses.replace(inputs, dtype='bfloat16'), tmp_path)
+    artifact = grpo.run(stage, dataclasses.replace(inputs, execution=Execution('bfloat16')), tmp_path)
     model = load_model(artifact.folder, inputs.training)
     assert model.cfg.dtype == 'bfloat16' and {x.dtype.name for x in jax.tree.leaves(model.params)} == {'float32'}
     first, _ = read_metrics(tmp_path)
@@ -392,7 +393,7 @@ def judged(inputs, monkeypatch):
         seen.extend(e.task for e in examples)
         return RewardOutput(np.array([len(c.text) for c in completions], np.float32))
 
-    monkeypatch.setattr(grpo, 'RewardModel', lambda folder, sharding, dtype: model)
+    monkeypatch.setattr(grpo, 'RewardModel', lambda folder, sharding, execution: model)
     return dataclasses.replace(inputs, given={'helpful': 'a folder'}), seen
 
 
