@@ -85,6 +85,18 @@ def _export(args: argparse.Namespace) -> None:
         print(f'{path} ({path.stat().st_size / 1e6:,.1f} MB)')
 
 
+def _plan(args: argparse.Namespace) -> None:
+    from r1jax.config import load_experiment
+    config = load_experiment(args.config, args.overrides)
+    # Programs are compiled for a TPU; where there is one, it is none of this command's business.
+    import jax
+    jax.config.update('jax_platforms', 'cpu')
+    from r1jax.plan import plan, report, subject
+    what = subject(config, args.stage, args.topology, args.model)
+    if not report.show(what, plan(what), args.out):
+        raise SystemExit(1)
+
+
 def _tasks(args: argparse.Namespace) -> None:
     from r1jax.data import tasks
     from r1jax.models.presets import PRESETS
@@ -210,6 +222,19 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     add('--dtype', choices=('float32', 'bfloat16', 'float16'), default='bfloat16', help='of the weights (%(default)s)')
     add('--shard_gb', type=_at_least(float, 0.001), default=5.0, metavar='GB', help='largest file (default %(default)s)')
 
+    plan = command(
+        'plan', _plan, 'see whether a stage fits on TPUs, and how long it takes at least, without any TPU',
+        'Compiles what the stage runs with the TPU compiler that `pip install "r1jax[tpu]"` brings, on any machine, and\n'
+        'prints memory, operations, traffic and a lower bound of the time for each program. Exits with 1 where one does not\n'
+        'fit.',
+        'python -m r1jax plan --config=experiments/r1_zero.py --topology=v5p:8x8x8')
+    add = plan.add_argument
+    add('--config', required=True, metavar='FILE[:ARG]', help='the experiment, and its argument')
+    add('--stage', metavar='NAME', help='the stage, where the experiment has several')
+    add('--topology', metavar='TPU:SHAPE', help="as in v5e:16x16, v5p:8x8x8, v6e:16x16 or tpu7x:4x4x4 (the experiment's own)")
+    add('--model', metavar='NAME', help='a shape that ships by name, in place of the base, see `r1jax tasks`')
+    add('--out', metavar='FILE', type=Path, help='also write the figures to this file, as JSON')
+
     command('tasks', _tasks, 'list the tasks, rewards and models that experiments can name', '',
             'python -m r1jax tasks')
 
@@ -251,7 +276,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         raise UserError(f'no command given (known: {", ".join(commands)}; see r1jax --help)')
     if not argv[0].startswith('-') and argv[0] not in commands:
         raise UserError(f"unknown command '{argv[0]}'{nearest(argv[0], commands)}")
-    rest, overrides = _take_overrides(argv) if argv[0] == 'run' else (list(argv), [])
+    rest, overrides = _take_overrides(argv) if argv[0] in ('run', 'plan') else (list(argv), [])
     command = commands.get(argv[0], parser)
     # Flags first: a mistyped one should be named even where another is missing because of it.
     known = command.flags()

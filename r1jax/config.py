@@ -48,6 +48,19 @@ class Stage:
 
 
 @dataclasses.dataclass(frozen=True)
+class PlanConfig:
+    """What `plan` takes where its command line does not say it; a run does not look at it.
+
+    Attributes:
+        topology: TPUs like 'v5p:8x8x8', as many devices as the mesh lays out.
+        model: a preset that stands for the base where its folder is not there.
+    """
+
+    topology: str = ''
+    model: str = ''
+
+
+@dataclasses.dataclass(frozen=True)
 class Experiment:
     """An experiment, checked.
 
@@ -65,6 +78,7 @@ class Experiment:
             products ('dots'), or all of it ('full').
         evaluation: how base and results are measured (the evaluation's own dataclass); None: not measured.
         result: the stage whose model is what the experiment is about; '' is the last one that makes a model.
+        plan: the TPUs that the experiment is meant for.
         sources: pairs of a setting ('stages.r1_zero.steps') and where its value comes from; a dry run shows them.
     """
 
@@ -79,6 +93,7 @@ class Experiment:
     remat: Literal['none', 'dots', 'full'] = 'none'
     evaluation: Any = None
     result: str = ''
+    plan: PlanConfig = PlanConfig()
     sources: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self):
@@ -340,8 +355,9 @@ def _override(config: ConfigDict, key: str, text: str) -> None:
 
 def _known_keys(node: ConfigDict, path: tuple[str, ...]) -> set[str] | None:
     """The keys that the group at `path` may have; None where only the class of a stage can tell."""
-    if path in ((), ('mesh',)):
-        return {field.name for field in dataclasses.fields(MeshConfig if path else Experiment)}
+    group = {(): Experiment, ('mesh',): MeshConfig, ('plan',): PlanConfig}.get(path)
+    if group:
+        return {field.name for field in dataclasses.fields(group)}
     return set(node) if path == ('stages',) else None
 
 

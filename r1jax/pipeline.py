@@ -381,7 +381,7 @@ def _changed(
     """
     recorded = _in_full(held.get('experiment', {}))
     general = [
-        {key: value for key, value in whole.items() if key not in ('stages', 'sources', 'result')}
+        {key: value for key, value in whole.items() if key not in ('stages', 'sources', 'result', 'plan')}
         for whole in (recorded, description)]
     if config_hash(general[0]) != config_hash(general[1]):
         raise UserError(

@@ -53,9 +53,7 @@ def init_state(params: transformer.Params, cfg: ModelConfig, optimizer: Optimize
 
 def abstract_state(cfg: ModelConfig, optimizer: OptimizerConfig, sharding: Sharding) -> TrainState:
     """Returns a TrainState of ShapeDtypeStructs with shardings: that of `init_state`, before there is one."""
-    params = jax.tree.map(
-        lambda spec, where: jax.ShapeDtypeStruct(spec.shape, spec.dtype, sharding=where),
-        transformer.abstract(cfg), transformer.shardings(cfg, sharding))
+    params = transformer.shapes(cfg, sharding)
     opt_state = jax.eval_shape(make_optimizer(optimizer)[0].init, params)
     opt_state = jax.tree.map(
         lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where),

@@ -85,21 +85,73 @@ def apply_experts(
     """
     M, A = chosen_MA.shape
     E, dtype = w_gate_EDF.shape[0], x_MD.dtype
-    expert = chosen_MA.reshape(-1) - first
-    expert = jnp.where((expert >= 0) & (expert < E), expert, E)
-    order = jnp.argsort(expert)
+    expert_MA = chosen_MA - first
+    expert_MA = jnp.where((expert_MA >= 0) & (expert_MA < E), expert_MA, E)
+    place_MA, sizes_E = _sorted_places(expert_MA, E)
     # A token's experts are different ones, so no more of its pairs than E can be here.
-    token = order[:M * min(A, E)] // A
-    sizes_E = (expert[:, None] == jnp.arange(E)).sum(0, dtype=jnp.int32)
+    R = M * min(A, E)
+    pair_R = jnp.zeros(R, jnp.int32).at[place_MA.reshape(-1)].set(
+        jnp.arange(M * A, dtype=jnp.int32), mode='drop', unique_indices=True)
+    here_MA = expert_MA < E
+    place_MA = jnp.minimum(place_MA, R - 1)
     product = functools.partial(grouped_product, sizes_E=sizes_E, platform=platform)
-    sorted_x = x_MD[token]
-    hidden = jax.nn.silu(product(sorted_x, w_gate_EDF.astype(dtype))) * product(sorted_x, w_up_EDF.astype(dtype))
-    sorted_y = product(hidden, w_down_EFD.astype(dtype))
-    # Back in the order of the tokens by a gather: a scatter-add would depend on its order.
-    place = jnp.minimum(jnp.argsort(order), len(token) - 1)
-    y_MAD = sorted_y[place].reshape(M, A, -1)
-    weights_MA = jnp.where((expert < E).reshape(M, A), weights_MA, 0)
-    return jnp.einsum('mad,ma->md', y_MAD, weights_MA.astype(dtype))
+    x_RD = _dispatch(x_MD, pair_R, place_MA, here_MA)
+    hidden_RF = jax.nn.silu(product(x_RD, w_gate_EDF.astype(dtype))) * product(x_RD, w_up_EDF.astype(dtype))
+    y_MAD = _collect(product(hidden_RF, w_down_EFD.astype(dtype)), pair_R, place_MA)
+    return jnp.einsum('mad,ma->md', y_MAD, jnp.where(here_MA, weights_MA, 0).astype(dtype))
+
+
+def _sorted_places(expert_MA: jax.Array, E: int) -> tuple[jax.Array, jax.Array]:
+    """Returns where each pair comes among all, sorted by expert and then by token [M, A], and how many each expert has [E].
+
+    By counting: sorting itself takes as long as the products on a TPU. Pairs of expert number E, which is none, come last.
+    """
+    is_PE = (expert_MA.reshape(-1, 1) == jnp.arange(E + 1)).astype(jnp.int32)
+    so_far_PE = jnp.cumsum(is_PE, axis=0)
+    sizes_E = so_far_PE[-1]
+    before_E = jnp.cumsum(sizes_E) - sizes_E
+    place_P = (is_PE * (so_far_PE - 1 + before_E)).sum(1)
+    return place_P.reshape(expert_MA.shape), sizes_E[:E]
+
+
+# Each of the two gathers is the other's inverse, so that their gradients are gathers as well: a scatter would add up in
+# whatever order it comes to its rows, and is slow on a TPU.
+
+
+@jax.custom_vjp
+def _dispatch(x_MD: jax.Array, pair_R: jax.Array, place_MA: jax.Array, here_MA: jax.Array) -> jax.Array:
+    """Returns the tokens of sorted pairs, [R, D]."""
+    return x_MD[pair_R // place_MA.shape[1]]
+
+
+def _dispatch_forward(x_MD, pair_R, place_MA, here_MA):
+    return _dispatch(x_MD, pair_R, place_MA, here_MA), (place_MA, here_MA)
+
+
+def _dispatch_backward(kept, d_RD):
+    place_MA, here_MA = kept
+    d_MAD = jnp.where(here_MA[..., None], d_RD[place_MA], 0)
+    return d_MAD.sum(1, dtype=jnp.float32).astype(d_RD.dtype), None, None, None
+
+
+_dispatch.defvjp(_dispatch_forward, _dispatch_backward)
+
+
+@jax.custom_vjp
+def _collect(y_RD: jax.Array, pair_R: jax.Array, place_MA: jax.Array) -> jax.Array:
+    """Returns what sorted pairs have become in the order of tokens, [M, A, D]; of pairs that are not here anything."""
+    return y_RD[place_MA]
+
+
+def _collect_forward(y_RD, pair_R, place_MA):
+    return _collect(y_RD, pair_R, place_MA), pair_R
+
+
+def _collect_backward(pair_R, d_MAD):
+    return d_MAD.reshape(-1, d_MAD.shape[-1])[pair_R], None, None
+
+
+_collect.defvjp(_collect_forward, _collect_backward)
 
 
 def imbalance(scores_BTE: jax.Array, segments_BT: jax.Array, experts: Experts) -> jax.Array:

@@ -156,6 +156,13 @@ def shardings(cfg: ModelConfig, sharding: Sharding) -> Params:
     return jax.tree.unflatten(tree, named)
 
 
+def shapes(cfg: ModelConfig, sharding: Sharding) -> Params:
+    """Returns Params of ShapeDtypeStructs with shardings. Raises UserError as `shardings` does."""
+    return jax.tree.map(
+        lambda spec, where: jax.ShapeDtypeStruct(spec.shape, spec.dtype, sharding=where),
+        abstract(cfg), shardings(cfg, sharding))
+
+
 def n_params(cfg: ModelConfig) -> int:
     return sum(math.prod(s.shape) for s in jax.tree.leaves(abstract(cfg)))
 

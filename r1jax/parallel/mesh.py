@@ -37,21 +37,30 @@ def split_cpu(n: int) -> None:
         jax.config.update('jax_num_cpu_devices', n)
 
 
-def make_mesh(config: MeshConfig, devices: list[jax.Device] | None = None) -> Mesh:
-    """Lays devices out as the config says; the compiler decides on collectives (axes of type Auto).
+def mesh_sizes(config: MeshConfig, n: int) -> tuple[int, ...]:
+    """Returns the size of each of `AXES` for n devices.
 
     Raises:
         UserError: if the axes do not multiply to the number of devices, or one has nothing to split.
     """
-    devices = jax.devices() if devices is None else devices
     sizes = [getattr(config, axis) for axis in AXES]
     said = ', '.join(f'{axis}={size}' for axis, size in zip(AXES, sizes, strict=True))
     if any(size == 0 or size < -1 for size in sizes) or sizes.count(-1) > 1:
         raise UserError(f'mesh: {said} must be positive numbers, with at most one -1')
     fixed = math.prod(size for size in sizes if size != -1)
-    if -1 in sizes and len(devices) % fixed == 0:
-        sizes[sizes.index(-1)] = len(devices) // fixed
-    if math.prod(sizes) != len(devices):
-        raise UserError(f'mesh: {said} does not lay out {len(devices)} device(s); the axes must multiply to that')
+    if -1 in sizes and n % fixed == 0:
+        sizes[sizes.index(-1)] = n // fixed
+    if math.prod(sizes) != n:
+        raise UserError(f'mesh: {said} does not lay out {n} device(s); the axes must multiply to that')
+    return tuple(sizes)
+
+
+def make_mesh(config: MeshConfig, devices: list[jax.Device] | None = None) -> Mesh:
+    """Lays devices out as the config says; the compiler decides on collectives (axes of type Auto).
+
+    Raises UserError as `mesh_sizes` does.
+    """
+    devices = jax.devices() if devices is None else devices
+    sizes = mesh_sizes(config, len(devices))
     # Auto by name: today's default of jax.make_mesh is Explicit, which puts shardings into array types.
-    return jax.make_mesh(tuple(sizes), AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
+    return jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)

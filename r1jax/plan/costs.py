@@ -16,7 +16,7 @@ from r1jax.plan import flops, hlo
 from r1jax.plan.chips import Chip
 from r1jax.plan.programs import Program
 
-# Of a model whose layers are unrolled, two of so many layers of the last kind are compiled: costs grow by the same with each.
+# Of a model whose layers are unrolled, two of so many layers of the last kind are compiled: each costs the same.
 FEW, MORE = 2, 4
 
 

@@ -24,7 +24,6 @@ from r1jax.models import transformer
 from r1jax.models.cache import cache_axes, empty_cache
 from r1jax.models.config import ModelConfig
 from r1jax.parallel.rules import DECODING, TRAINING, Sharding
-from r1jax.runtime.checkpoint import abstract_params
 from r1jax.sampling.engine import bucket, decode_chunk, drawing, empty_state
 from r1jax.sampling.logits import SamplingConfig
 from r1jax.stages.collect import CollectStage
@@ -79,7 +78,7 @@ def programs(stage: object, cfg: ModelConfig, mesh: jax.sharding.Mesh) -> Iterat
     training, decoding = Sharding(mesh, TRAINING), Sharding(mesh, DECODING)
     match stage:
         case GRPOStage():
-            beside = {'reference': [abstract_params(cfg, training)]}
+            beside = {'reference': [transformer.shapes(cfg, training)]}
             yield functools.partial(_gradients, stage=stage, sharding=training, beside=beside)
             yield functools.partial(_update, stage=stage, sharding=training, beside=beside)
             yield functools.partial(_scoring, stage=stage, sharding=training, beside=beside)
@@ -93,7 +92,7 @@ def programs(stage: object, cfg: ModelConfig, mesh: jax.sharding.Mesh) -> Iterat
             # The model is loaded as float32, and stays while it is decoded.
             yield functools.partial(
                 _decode, sampling=stage.sampling, length=stage.sampling.max_tokens + PROMPT, sharding=decoding,
-                beside={'weights': [abstract_params(cfg, decoding)]})
+                beside={'weights': [transformer.shapes(cfg, decoding)]})
         case _:
             raise UserError(f'there is nothing to plan in a stage of kind {type(stage).__name__}')
 
@@ -136,7 +135,7 @@ def _state_memory(stage, cfg: ModelConfig, sharding: Sharding) -> dict[str, list
 
 
 def _gradients(cfg: ModelConfig, *, stage, sharding: Sharding, beside: Mapping[str, list[Arrays]]) -> Program:
-    params = abstract_params(cfg, sharding)
+    params = transformer.shapes(cfg, sharding)
     static = {'cfg': cfg, 'sharding': sharding}
     if isinstance(stage, GRPOStage):
         values = ('advantage', 'old_logp', 'ref_logp', 'sampler_logp')
@@ -153,7 +152,7 @@ def _gradients(cfg: ModelConfig, *, stage, sharding: Sharding, beside: Mapping[s
 
 
 def _update(cfg: ModelConfig, *, stage, sharding: Sharding, beside: Mapping[str, list[Arrays]]) -> Program:
-    state, grads = abstract_state(cfg, _optimizer(stage), sharding), abstract_params(cfg, sharding)
+    state, grads = abstract_state(cfg, _optimizer(stage), sharding), transformer.shapes(cfg, sharding)
     return Program(
         'update', 'one optimizer step', apply_gradients, (state, grads),
         {'optimizer': _optimizer(stage), 'cfg': cfg, 'sharding': sharding},
@@ -161,7 +160,7 @@ def _update(cfg: ModelConfig, *, stage, sharding: Sharding, beside: Mapping[str,
 
 
 def _scoring(cfg: ModelConfig, *, stage, sharding: Sharding, beside: Mapping[str, list[Arrays]]) -> Program:
-    params, batch = abstract_params(cfg, sharding), _micro_batch(stage, sharding, ())
+    params, batch = transformer.shapes(cfg, sharding), _micro_batch(stage, sharding, ())
     return Program(
         'scoring', f'{stage.micro_rows} rows of {stage.row_length:,} tokens', score, (params, batch),
         {'cfg': cfg, 'temperature': stage.loss.temperature, 'sharding': sharding},
@@ -173,7 +172,7 @@ def _decode(
 ) -> Program:
     sharding.check_batch('sampling.slots', sampling.slots)
     like = jax.eval_shape(
-        functools.partial(reshard, cfg=cfg, sharding=sharding, dtype=cfg.dtype), abstract_params(cfg, sharding))
+        functools.partial(reshard, cfg=cfg, sharding=sharding, dtype=cfg.dtype), transformer.shapes(cfg, sharding))
     params = _placed(like, transformer.shardings(cfg, sharding))
     length = bucket(min(length, cfg.max_positions))
     cache = jax.eval_shape(lambda: empty_cache(cfg, sampling.slots, length))
