@@ -1,8 +1,10 @@
 """The stages of DeepSeek-R1 with the paper's settings, from an R1-Zero that `experiments/r1_zero.py` has made.
 
     python -m r1jax run --config=experiments/r1.py --dry_run
-    python -m r1jax run --config=experiments/r1.py:base=checkpoints/qwen2.5-32b,zero=runs/r1_zero/stages/r1_zero \
-        --workdir=runs/r1
+    python -m r1jax plan --config=experiments/r1.py --stage=reasoning_rl
+    python -m r1jax run --config=experiments/r1.py:size=32b,zero=runs/r1_zero/stages/r1_zero --workdir=runs/r1
+
+`size` is the policy, as for R1-Zero.
 
 `data` holds the prompts: reasoning.jsonl as for R1-Zero; general.jsonl (question, and response where it is to be a
 demonstration for SFT); safety.jsonl; scenarios.jsonl (all of them together, where 'task' tells which is which).
@@ -11,7 +13,7 @@ demonstration for SFT); safety.jsonl; scenarios.jsonl (all of them together, whe
 
 from ml_collections import ConfigDict
 
-from experiments.common import V1, V2, cite, cite_evaluation, evaluation
+from experiments.common import V1, V2, cite, cite_evaluation, evaluation, lay_out, scale
 from experiments.r1_zero import UPDATES, cite_rl, rl
 from r1jax.config import parse_arg
 
@@ -21,20 +23,20 @@ FORM = '{thought}\n</think>\n\n{summary}'
 
 def get_config(arg: str = '') -> ConfigDict:
     arg = parse_arg(
-        arg, base='checkpoints/deepseek-v3-base', zero='runs/r1_zero/stages/r1_zero', data='data/r1', seed=0,
+        arg, size='671b', base='', zero='runs/r1_zero/stages/r1_zero', data='data/r1', seed=0,
         judge='http://127.0.0.1:8000/v1', judge_name='deepseek-v3')
+    on = scale(arg.size)
     config = ConfigDict()
     config.name = 'r1'
     config.seed = arg.seed
-    config.base = arg.base
-    config.dtype = 'bfloat16'
-    config.mesh = {'data': 1, 'fsdp': 64, 'tensor': 4}
+    config.base = arg.base or on.base
+    lay_out(config, on.topology, on.mesh, on.model)
     config.sources = ()
     config.stages = stages = ConfigDict()
     judge = {'model': arg.judge, 'name': arg.judge_name}
-    sampling = {'slots': 2048, 'max_tokens': 32_768, 'chunk': 64}
+    sampling = {'slots': on.slots, 'max_tokens': 32_768, 'chunk': 64}
     sft = {
-        'kind': 'sft', 'epochs': 2, 'batch': 128, 'row_length': 32_768, 'micro_rows': 64,
+        'kind': 'sft', 'epochs': 2, 'batch': 128, 'row_length': 32_768, 'micro_rows': on.rows,
         'optimizer': {'learning_rate': 5e-5, 'schedule': 'cosine', 'end_ratio': 0.1}}
 
     # Stage 1. Thousands of long chains of thought, sampled from R1-Zero.
@@ -48,7 +50,7 @@ def get_config(arg: str = '') -> ConfigDict:
         'label': 'Dev1', 'inputs': {'model': 'base', 'data': 'cold_start_data'}})
 
     # Stage 2.
-    stages.reasoning_rl = ConfigDict(rl(arg.data, TEMPLATE) | {
+    stages.reasoning_rl = ConfigDict(rl(arg.data, TEMPLATE, on) | {
         'label': 'Dev2', 'inputs': {'model': 'cold_start'}, 'rewards': 'accuracy=1,format=1,language=1',
         'loss': {'kl_coef': 0.001, 'temperature': 1.0, 'clip_low': 10.0, 'clip_high': 10.0}})
     cite_rl(config, 'reasoning_rl')
@@ -74,7 +76,7 @@ def get_config(arg: str = '') -> ConfigDict:
 
     # Reward models.
     reward_model = {
-        'kind': 'reward_model', 'epochs': 1, 'batch': 256, 'row_length': 16_384, 'micro_rows': 64,
+        'kind': 'reward_model', 'epochs': 1, 'batch': 256, 'row_length': 16_384, 'micro_rows': on.rows,
         'optimizer': {'learning_rate': 6e-6}}
     judged = {'kind': 'preferences', 'inputs': {'model': 'sft'}, 'sampling': sampling | {'max_tokens': 8192}, 'judge': judge}
     general = f'jsonl:path={arg.data}/general.jsonl,task=general,template={TEMPLATE}'
@@ -95,7 +97,7 @@ def get_config(arg: str = '') -> ConfigDict:
              'optimizer.learning_rate', 'loss', 'reads')
 
     # Stage 4: 1,700 updates, the last 400 of them on all scenarios.
-    stages.all_scenario_rl = ConfigDict(rl(arg.data, TEMPLATE) | {
+    stages.all_scenario_rl = ConfigDict(rl(arg.data, TEMPLATE, on) | {
         'label': 'R1', 'inputs': {'model': 'sft', 'helpful': 'helpful_rm', 'safety': 'safety_rm'},
         'steps': 1700 // UPDATES,
         'final': {'steps': 400 // UPDATES, 'task': f'jsonl:path={arg.data}/scenarios.jsonl,template={TEMPLATE}'},

@@ -225,14 +225,15 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     plan = command(
         'plan', _plan, 'see whether a stage fits on TPUs, and how long it takes at least, without any TPU',
         'Compiles what the stage runs with the TPU compiler that `pip install "r1jax[tpu]"` brings, on any machine, and\n'
-        'prints memory, operations, traffic and a lower bound of the time for each program. Exits with 1 where one does not\n'
-        'fit.',
+        'prints memory, operations, traffic and a lower bound of the time for each program. Exits with 1 where one does\n'
+        'not fit.',
         'python -m r1jax plan --config=experiments/r1_zero.py --topology=v5p:8x8x8')
     add = plan.add_argument
     add('--config', required=True, metavar='FILE[:ARG]', help='the experiment, and its argument')
     add('--stage', metavar='NAME', help='the stage, where the experiment has several')
-    add('--topology', metavar='TPU:SHAPE', help="as in v5e:16x16, v5p:8x8x8, v6e:16x16 or tpu7x:4x4x4 (the experiment's own)")
-    add('--model', metavar='NAME', help='a shape that ships by name, in place of the base, see `r1jax tasks`')
+    add('--topology', metavar='TPU:SHAPE',
+        help="as in v5e:16x16, v5p:8x8x8, v6e:16x16 or tpu7x:4x4x4 (default: the experiment's)")
+    add('--model', metavar='NAME', help='a shape that ships by name, in place of the base (see `r1jax tasks`)')
     add('--out', metavar='FILE', type=Path, help='also write the figures to this file, as JSON')
 
     command('tasks', _tasks, 'list the tasks, rewards and models that experiments can name', '',

@@ -11,7 +11,7 @@ from r1jax.models import attention, latent
 from r1jax.models.config import ModelConfig
 from r1jax.models.layers import rms_norm
 from r1jax.models.rope import rope
-from r1jax.models.transformer import Balance, Layers, Output, Params, block, rematerialised
+from r1jax.models.transformer import RESIDUAL, Balance, Layers, Output, Params, block, rematerialised
 from r1jax.parallel.rules import Sharding
 
 
@@ -37,7 +37,7 @@ def predict_second(
     embed_VD = constrain(params.embed_VD.astype(dtype), ('vocab', None))
     next_BTD = rms_norm(embed_VD[next_tokens_BT], w.token_norm, cfg.norm_eps)
     both = jnp.stack([next_BTD, rms_norm(hidden_BTD, w.hidden_norm, cfg.norm_eps)], axis=2)
-    x_BTD = constrain(jnp.einsum('btid,ide->bte', both, w.join.astype(dtype)), ('batch', None, None))
+    x_BTD = constrain(jnp.einsum('btid,ide->bte', both, w.join.astype(dtype)), RESIDUAL)
     mix = latent if cfg.latent else attention
     angles = rope(positions_BT + 1, cfg)
 

@@ -60,6 +60,10 @@ class Params:
     mtp: SecondToken | None = None
 
 
+# The stream between layers. What tensor parallelism works on together is brought together within a layer alone (sequence
+# parallelism, arXiv 2205.05198), so that the layers' inputs, which training keeps, are split over all devices.
+RESIDUAL = ('batch', 'time', None)
+
 # Of a layer with experts: the load of each, [E], and `experts.imbalance` [B, T].
 Balance = tuple[jax.Array, jax.Array]
 
@@ -216,7 +220,7 @@ def forward(
     angles = rope(positions_BT, cfg)
     # Gathered over fsdp before the look-up: the compiler would otherwise replicate what comes out of it on all devices.
     embed_VD = constrain(params.embed_VD.astype(cfg.dtype), ('vocab', None))
-    x_BTD = constrain(embed_VD[tokens_BT], ('batch', None, None))
+    x_BTD = constrain(embed_VD[tokens_BT], RESIDUAL)
     mix = latent if cfg.latent else attention
     run = functools.partial(block, segments_BT=segments_BT, cfg=cfg, sharding=sharding)
 
@@ -269,15 +273,19 @@ def block(
     Returns the new stream [B, T, D], the keys and values, and how evenly experts were used where there are experts.
     """
     constrain = sharding.constrain if sharding else lambda x, axes: x
-    a_BTD, kept = attend(rms_norm(x_BTD, w.attn_norm, cfg.norm_eps))
-    x_BTD = constrain(x_BTD + a_BTD, ('batch', None, None))
-    h_BTD = rms_norm(x_BTD, w.mlp_norm, cfg.norm_eps)
+
+    def normalised(scale: jax.Array) -> jax.Array:
+        return constrain(rms_norm(x_BTD, scale, cfg.norm_eps), ('batch', None, None))
+
+    a_BTD, kept = attend(normalised(w.attn_norm))
+    x_BTD = x_BTD + constrain(a_BTD, RESIDUAL)
+    h_BTD = normalised(w.mlp_norm)
     balance = None
     if isinstance(w.mlp, experts.Mixture):
         m_BTD, *balance = experts.mixture(h_BTD, w.mlp, segments_BT, cfg, sharding)
     else:
         m_BTD = feed_forward(h_BTD, w.mlp)
-    return constrain(x_BTD + m_BTD, ('batch', None, None)), kept, balance and tuple(balance)
+    return x_BTD + constrain(m_BTD, RESIDUAL), kept, balance and tuple(balance)
 
 
 def rematerialised(layer: Callable, cfg: ModelConfig, *, in_loop: bool) -> Callable:

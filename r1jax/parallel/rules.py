@@ -14,6 +14,7 @@ Rules = tuple[tuple[str, tuple[str, ...]], ...]
 # Training: weights are split over fsdp (ZeRO-3: gathered layer by layer as they are needed) and over tensor.
 TRAINING: Rules = (
     ('batch', ('data', 'fsdp', 'expert')),
+    ('time', ('tensor',)),
     ('layers', ()),
     ('embed', ('fsdp',)),
     ('norm', ()),
@@ -26,7 +27,7 @@ TRAINING: Rules = (
 
 # Decoding reads every weight once a token, so gathering them over fsdp would cost more than it saves: whole over data
 # and fsdp, split over tensor. Experts are never gathered, tokens come to them, so they are split over fsdp as well.
-_DECODING = {'embed': (), 'experts': ('fsdp', 'expert')}
+_DECODING = {'time': (), 'embed': (), 'experts': ('fsdp', 'expert')}
 DECODING: Rules = tuple((name, _DECODING.get(name, axes)) for name, axes in TRAINING)
 
 

@@ -60,6 +60,11 @@ class Planned:
             'memory': self.costs.hbm_bytes / self.chip.bandwidth,
             'interconnect': self.costs.seconds_of_collectives}
 
+    @property
+    def bound(self) -> str:
+        """What takes longest, if all three overlap."""
+        return max(self.bounds, key=self.bounds.get)
+
 
 @dataclasses.dataclass(frozen=True)
 class Subject:
@@ -117,8 +122,9 @@ def _model(experiment, model: str | None) -> ModelConfig:
 def _devices(topology: str) -> list[jax.Device]:
     """The devices of a topology, which the TPU's compiler knows without there being any."""
     chip(topology)
-    # There is no TPU to ask, and libtpu says so at length.
-    for name, value in {'TPU_SKIP_MDS_QUERY': '1', 'TPU_STDERR_LOG_LEVEL': '3', 'TPU_MIN_LOG_LEVEL': '3'}.items():
+    # What libtpu would else look for at length, and complain that it is not there.
+    for name, value in {
+            'TPU_SKIP_MDS_QUERY': '1', 'TPU_WORKER_HOSTNAMES': 'localhost', 'TPU_ACCELERATOR_TYPE': 'v5p-8'}.items():
         os.environ.setdefault(name, value)
     try:
         return topologies.get_topology_desc(platform='tpu', topology_name=topology).devices

@@ -23,7 +23,7 @@ def show(what: Subject, programs: Iterable[Planned], out: pathlib.Path | None, c
     planned = []
     for program in programs:
         planned.append(program)
-        console.print(f'compiled {program.name} in {program.compile_s:.0f} s', style='dim')
+        console.print(f'{program.name}: {program.unit}, compiled in {program.compile_s:.0f} s', markup=False)
     for table in tables(planned):
         console.print(table)
     advice = [sentence for program in planned for sentence in helps(what, program)]
@@ -43,40 +43,43 @@ def heading(what: Subject) -> str:
 
 
 def tables(planned: Sequence[Planned]) -> Iterable[Table]:
-    """Memory by what it holds, and what each program does."""
-    kinds = list(dict.fromkeys(name for program in planned for name in program.memory))
-    memory = Table(title='memory of a device, GiB', title_justify='left')
-    memory.add_column('program')
+    """Memory by what it holds, what a device does, and what it sends; a column for each program."""
+    kinds = dict.fromkeys(name for program in planned for name in program.memory)
+    memory = _table('memory of a device, GiB', planned)
     for kind in kinds:
-        memory.add_column(kind, justify='right')
-    for column in ('total', 'of', 'fits'):
-        memory.add_column(column, justify='right')
-    for program in planned:
-        cells = [f'{program.memory[kind] / GIB:.2f}' if kind in program.memory else '' for kind in kinds]
-        more = '' if program.costs else '+'
-        memory.add_row(
-            program.name, *cells, f'{program.total / GIB:.1f}{more}', f'{program.chip.hbm / GIB:.0f}',
-            'yes' if program.fits else 'NO')
+        memory.add_row(kind, *(
+            f"{size / GIB:.2f}" if (size := program.memory.get(kind, 0)) >= 0.005 * GIB else "" for program in planned))
+    memory.add_section()
+    memory.add_row('total', *(f'{program.total / GIB:.1f}{"" if program.costs else " +"}' for program in planned))
+    memory.add_row('it has', *(f'{program.chip.hbm / GIB:.0f}' for program in planned))
+    memory.add_row('fits', *('yes' if program.fits else 'NO' for program in planned))
     yield memory
-    work = Table(title='work of a device, and the time that it takes at least', title_justify='left')
-    for column in ('program', 'what', 'TFLOP', 'GB moved', 'GB sent', 'compute s', 'memory s', 'interconnect s', 'bound'):
-        work.add_column(column, justify='left' if column in ('program', 'what', 'bound') else 'right')
-    for program in planned:
-        if program.costs:
-            bounds = program.bounds
-            sent = sum(size for _, size, _ in program.costs.collectives.values())
-            work.add_row(
-                program.name, program.unit, f'{program.costs.flops / 1e12:,.3g}', f'{program.costs.hbm_bytes / 1e9:,.3g}',
-                f'{sent / 1e9:,.3g}', *(f'{seconds:.3g}' for seconds in bounds.values()), max(bounds, key=bounds.get))
+    planned = [program for program in planned if program.costs]
+    work = _table('work of a device, and the least time for it', planned)
+    work.add_row('TFLOP', *(f'{program.costs.flops / 1e12:,.4g}' for program in planned))
+    work.add_row('GB read and written', *(f'{program.costs.hbm_bytes / 1e9:,.4g}' for program in planned))
+    sent = [sum(size for _, size, _ in program.costs.collectives.values()) for program in planned]
+    work.add_row('GB put into collectives', *(f'{size / 1e9:,.4g}' for size in sent))
+    for bound in ('compute', 'memory', 'interconnect'):
+        work.add_row(f'{bound}, s', *(f'{program.bounds[bound]:.3g}' for program in planned))
+    work.add_row('bound', *(program.bound for program in planned))
     yield work
-    sent = Table(title='collectives', title_justify='left')
+    collectives = Table(title='collectives', title_justify='left')
     for column in ('program', 'kind', 'devices', 'times', 'GB', 's'):
-        sent.add_column(column, justify='left' if column in ('program', 'kind') else 'right')
+        collectives.add_column(column, justify='left' if column in ('program', 'kind') else 'right')
     for program in planned:
-        found = program.costs.collectives if program.costs else {}
-        for (kind, ways), (times, size, seconds) in sorted(found.items(), key=lambda item: -item[1][2]):
-            sent.add_row(program.name, kind, str(ways), f'{times:,.0f}', f'{size / 1e9:,.3g}', f'{seconds:.3g}')
-    yield sent
+        for (kind, ways), (times, size, seconds) in sorted(
+                program.costs.collectives.items(), key=lambda item: -item[1][2]):
+            collectives.add_row(program.name, kind, str(ways), f'{times:,.4g}', f'{size / 1e9:,.3g}', f'{seconds:.3g}')
+    yield collectives
+
+
+def _table(title: str, planned: Sequence[Planned]) -> Table:
+    table = Table(title=title, title_justify='left')
+    table.add_column('')
+    for program in planned:
+        table.add_column(program.name, justify='right')
+    return table
 
 
 def helps(what: Subject, program: Planned) -> Iterable[str]:
@@ -126,12 +129,11 @@ def _program(program: Planned) -> dict[str, Any]:
         'hbm': program.chip.hbm, 'compile_s': program.compile_s}
     if program.costs is None:
         return found
-    bounds = program.bounds
     return found | {
         'flops': program.costs.flops,
         'hbm_bytes': program.costs.hbm_bytes,
         'collectives': [
             {'kind': kind, 'devices': ways, 'times': times, 'bytes': size, 'seconds': seconds}
             for (kind, ways), (times, size, seconds) in program.costs.collectives.items()],
-        'seconds': bounds,
-        'bound': max(bounds, key=bounds.get)}
+        'seconds': program.bounds,
+        'bound': program.bound}
