@@ -233,7 +233,6 @@ def test_skewed_routing_becomes_even_with_bias_updates_and_not_without():
                 state, grads, sums['load_LE'], optimizer=optimizer, cfg=cfg, sharding=ONE, bias_rate=rate)
             figures.append(balance_metrics(sums)['load_imbalance/max'])
         found[rate] = figures
-    print(found)
     assert found[0.0][0] == found[0.02][0] > 2.5
     assert np.mean(found[0.0][-5:]) > 2.5
     assert np.mean(found[0.02][-5:]) < 1.7
