@@ -176,6 +176,13 @@ def test_loads_losses_and_gradients_do_not_depend_on_how_a_minibatch_is_cut_and_
     assert_close(grads, whole[0], atol=2e-6)
 
 
+def test_a_loop_over_layers_and_values_computed_again_give_the_same(whole):
+    again = gradients(rows=32, row_length=24, cfg=dataclasses.replace(CFG, scan_layers=True, remat='full'))
+    np.testing.assert_array_equal(again[1]['load_LE'], whole[1]['load_LE'])
+    assert_close(again[1], whole[1], atol=1e-5)
+    assert_close(again[0], whole[0], atol=2e-6)
+
+
 def test_an_update_on_three_meshes_is_that_of_one_device():
     optimizer = OptimizerConfig(learning_rate=1e-3, weight_decay=0.1)
     found = []
