@@ -170,6 +170,10 @@ def test_a_run_killed_while_it_wrote_its_manifest_starts_again(tmp_path, monkeyp
     ({'evaluation': {'suites': {'a/b': {'task': 'tiny_logic'}}}}, "'a/b' cannot name a suite"),
     ({'stages': {'base': {'kind': 'pretrain', 'model': 'mini', 'steps': 1, 'optimizer': {'learning_rate': 1.0}}}},
      "no stage may be named 'base'"),
+    ({'stages': {'a_pretrain': {'balance': {'loss': 1e-4}}}}, 'a_pretrain: balance is set, and the model has no experts'),
+    ({'stages': {'b_rl': {'balance': {'loss': 1e-4}}}}, 'b_rl: balance is set, and the model has no experts'),
+    ({'stages': {'b_rl': {'balance': {'bais_rate': 1e-3}}}}, "'bais_rate' in stages.b_rl.balance.*did you mean 'bias_rate'"),
+    ({'stages': {'a_pretrain': {'mtp_loss': 0.3}}}, 'a_pretrain: mtp_loss=0.3, and the model has no MTP module'),
     ({'stages': {'b_rl': {'task': 'tiny_reasonning'}}}, "did you mean 'tiny_reasoning'"),
     ({'stages': {'b_rl': {'rewards': 'acuracy=1'}}}, "did you mean 'accuracy'"),
 ])

@@ -123,8 +123,8 @@ def _second_tokens(params, out: transformer.Output, batch: MicroBatch, cfg: Mode
     """What the MTP module makes of a micro-batch, and its loss, without its coefficient (arXiv 2412.19437, eq. 24).
 
     At index t it reads token t + 1 and predicts token t + 2 of the same sequence. As there, a token weighs in this loss what
-    it weighs in the next-token loss, so that the last index of a sequence, and the last but one, leave a sum smaller and no
-    weight larger. The last token of a sequence, which none follows, is padding to the module.
+    it weighs in the next-token loss: there are fewer terms, and none weighs more for that. The last token of a sequence,
+    which none follows, is padding to the module.
     """
 
     def following(x_BT: jax.Array) -> jax.Array:

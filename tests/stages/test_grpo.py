@@ -9,6 +9,7 @@ import pytest
 
 from r1jax.data.tasks import open_task
 from r1jax.errors import UserError
+from r1jax.learning.balance import BalanceConfig
 from r1jax.learning.grpo import GRPOLoss
 from r1jax.learning.optimizer import OptimizerConfig
 from r1jax.learning.step import init_state
@@ -188,6 +189,23 @@ def test_each_pass_uses_every_group_once_and_raises_what_the_advantages_praise(i
     after, _ = grpo.prepare(stage, scored, state.params, reference, base.cfg, training, step=1)
     gains = [y.per_token['old_logp'].mean() - x.per_token['old_logp'].mean() for x, y in zip(before, after, strict=True)]
     assert np.corrcoef(advantages, gains)[0, 1] > 0.5
+
+
+@pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
+def test_a_mixture_is_balanced_and_its_mtp_left_alone_and_the_sampler_routes_as_training_does(mixture, tmp_path, dtype):
+    stage = dataclasses.replace(
+        STAGE, steps=3, minibatches=1, balance=BalanceConfig(bias_rate=0.02),
+        optimizer=OptimizerConfig(learning_rate=1e-2, weight_decay=0.5))
+    artifact = grpo.run(stage, dataclasses.replace(mixture, execution=Execution(dtype)), tmp_path)
+    before, after = (load_model(folder, mixture.training).params for folder in (mixture.model, artifact.folder))
+    jax.tree.map(np.testing.assert_array_equal, before.mtp, after.mtp)
+    # Three updates: an odd number of steps up or down does not come to nothing.
+    steps = np.asarray(after.layers.mlp.balance) / 0.02
+    np.testing.assert_allclose(steps, np.round(steps), atol=1e-3)
+    assert 0 < np.abs(steps).max() < 3.5
+    for line in read_metrics(tmp_path):
+        assert line['load_imbalance/max'] >= 1 and line['balance_loss'] > 0.9
+        assert line['logp_diff/mean'] < (1e-4 if dtype == 'float32' else 0.03)
 
 
 def test_noise_differs_from_step_to_step(inputs, tmp_path):

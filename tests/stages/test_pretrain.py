@@ -1,16 +1,21 @@
 """Pretraining: which documents a step reads, what of them is predicted, and resume bit for bit."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
 
 from r1jax.data import tinyworld, tokenizers
+from r1jax.errors import UserError
+from r1jax.learning.balance import BalanceConfig
 from r1jax.learning.optimizer import OptimizerConfig
 from r1jax.models import presets
 from r1jax.models.config import ModelConfig
 from r1jax.runtime.checkpoint import load_model
 from r1jax.runtime.metrics import read_metrics
 from r1jax.stages import pretrain, sft
+from tests.stages.conftest import MIXTURE
 
 MINI = ModelConfig(
     vocab_size=640, d_model=32, n_layers=1, n_heads=2, n_kv_heads=1, head_dim=16, d_ff=48, tie_embeddings=True,
@@ -19,13 +24,16 @@ MINI = ModelConfig(
 
 @pytest.fixture
 def stage(monkeypatch):
+    monkeypatch.setitem(presets.PRESETS, 'mixture', MIXTURE)
     monkeypatch.setitem(presets.PRESETS, 'mini', MINI)
     return pretrain.PretrainStage(
         model='mini', steps=5, documents_per_step=8, tokenizer_documents=1500, checkpoint_every=2,
         optimizer=OptimizerConfig(learning_rate=1e-2, schedule='cosine', warmup_steps=1))
 
 
-def test_a_run_that_is_interrupted_ends_bit_for_bit_as_one_that_is_not(stage, inputs, tmp_path, monkeypatch):
+@pytest.mark.parametrize('model', ['mini', 'mixture'])
+def test_a_run_that_is_interrupted_ends_bit_for_bit_as_one_that_is_not(stage, inputs, mixture, tmp_path, monkeypatch, model):
+    stage, inputs = dataclasses.replace(stage, model=model), mixture if model == 'mixture' else inputs
     whole = pretrain.run(stage, inputs, tmp_path / 'whole')
     real = sft.apply_gradients
 
@@ -63,3 +71,26 @@ def test_each_step_reads_the_next_documents_between_bos_and_eos(stage, tmp_path)
             assert eos == tokenizer.eos_id and tokenizer.decode(text) == whole
         else:
             assert whole.startswith(tokenizer.decode([*text, eos]).rstrip('\ufffd'))
+
+
+def test_a_mixture_with_mtp_is_balanced_learns_from_both_losses_and_tells_of_it(stage, mixture, tmp_path):
+    stage = dataclasses.replace(stage, model='mixture', balance=BalanceConfig(bias_rate=0.01))
+    model = load_model(pretrain.run(stage, mixture, tmp_path).folder, mixture.training)
+    # Five updates by .01 each, up or down, or not where a load was the mean to the token.
+    for layers in (model.params.layers, model.params.mtp.layer):
+        steps = np.asarray(layers.mlp.balance) / 0.01
+        np.testing.assert_allclose(steps, np.round(steps), atol=1e-3)
+        assert 0 < np.abs(steps).max() < 5.5
+    first, *_, last = read_metrics(tmp_path)
+    assert first['mtp_loss'] > last['mtp_loss'] > 1
+    assert first['load_imbalance/max'] >= first['load_imbalance/mean'] > 1 and first['balance_loss'] > 2
+    assert 'mtp_loss' in first and first['loss'] > last['loss']
+
+
+def test_without_its_loss_a_model_gets_no_mtp_and_what_is_not_there_takes_no_settings(stage, inputs):
+    mixture = dataclasses.replace(stage, model='mixture')
+    assert mixture.check(inputs.training, None) == MIXTURE
+    assert dataclasses.replace(mixture, mtp_loss=0).check(inputs.training, None) == dataclasses.replace(MIXTURE, mtp=0)
+    for change, sentence in (({'mtp_loss': 0.3}, 'no MTP module'), ({'balance': BalanceConfig()}, 'no experts')):
+        with pytest.raises(UserError, match=sentence):
+            dataclasses.replace(stage, **change).check(inputs.training, None)

@@ -9,6 +9,7 @@ import pytest
 
 from r1jax.data import tokenizers
 from r1jax.errors import Missing, UserError
+from r1jax.learning.balance import BalanceConfig
 from r1jax.learning.optimizer import OptimizerConfig
 from r1jax.runtime import datasets
 from r1jax.runtime.checkpoint import load_model, read_config
@@ -72,6 +73,21 @@ def test_a_run_that_is_interrupted_ends_bit_for_bit_as_one_that_is_not(given, tm
     assert losses[0][-1][2] == pytest.approx(1e-3)  # cosine to a tenth
 
 
+@pytest.mark.parametrize('mtp_loss', [None, 0.0])
+def test_mtp_learns_or_is_left_exactly_as_it_was(given, mixture, tmp_path, mtp_loss):
+    stage = dataclasses.replace(
+        STAGE, epochs=2, mtp_loss=mtp_loss, optimizer=OptimizerConfig(learning_rate=1e-2, weight_decay=0.5))
+    artifact = sft.run(stage, dataclasses.replace(mixture, given=given.given), tmp_path / 'out')
+    before, after = (load_model(folder, mixture.training) for folder in (mixture.model, artifact.folder))
+    assert after.cfg == before.cfg
+    changed = [np.abs(np.asarray(a) - b).max() for a, b in zip(
+        *(jax.tree.leaves(model.params.mtp) for model in (before, after)), strict=True)]
+    assert min(changed) > 1e-4 if mtp_loss is None else max(changed) == 0
+    for line in read_metrics(tmp_path / 'out'):
+        assert ('mtp_loss' in line) == (mtp_loss is None) and 'balance_loss' in line
+    assert np.abs(np.asarray(after.params.layers.mlp.balance)).max() >= 1e-3
+
+
 def test_what_is_too_long_is_left_out_and_counted(given, tmp_path):
     rows = [example(i) for i in range(3)] + [example(3, ' yes' * 200)]
     datasets.write(tmp_path / 'data' / 'examples.parquet', rows, datasets.EXAMPLES)
@@ -96,3 +112,6 @@ def test_what_can_be_known_to_fail_is_refused(inputs):
         dataclasses.replace(STAGE, micro_rows=3).check(inputs.training, read_config(inputs.model))
     with pytest.raises(UserError, match='epochs=0 must be at least 1'):
         dataclasses.replace(STAGE, epochs=0)
+    for change, sentence in (({'mtp_loss': 0.3}, 'no MTP module'), ({'balance': BalanceConfig()}, 'no experts')):
+        with pytest.raises(UserError, match=sentence):
+            dataclasses.replace(STAGE, **change).check(inputs.training, read_config(inputs.model))
