@@ -1,66 +1,89 @@
 """Models of others into model folders, and ours into Hugging Face folders. Nothing is written before all has been read."""
 
+import math
 import os
 import pathlib
 import shutil
+import tempfile
 from collections.abc import Callable
+
+import jax
 
 from r1jax.data import tokenizers
 from r1jax.errors import UserError
 from r1jax.interop import gguf, hf
 from r1jax.interop.sources import SafetensorsSource
 from r1jax.models import transformer
+from r1jax.models.config import ModelConfig
 from r1jax.parallel.distributed import barrier, is_leader
 from r1jax.parallel.mesh import MeshConfig, make_mesh
 from r1jax.parallel.rules import TRAINING, Sharding
-from r1jax.runtime.checkpoint import Model, load_model, save_model
+from r1jax.runtime.checkpoint import Model, load_model, read_config, save_model
 
 
-def import_model(source: pathlib.Path, out: pathlib.Path) -> Model:
-    """Reads a Hugging Face folder or a GGUF file and writes a model folder, spread over all devices.
+def import_model(source: pathlib.Path, out: pathlib.Path) -> ModelConfig:
+    """Reads a Hugging Face folder or a GGUF file and writes a model folder, its parameters in the types in which they are
+    stored. Returns what the model looks like.
 
     Raises:
         UserError: `out` is there already, or what `source` holds is missing, damaged or of an unknown family; then nothing
             has been written.
     """
-    if source.is_file():
-        cfg, read = hf.config_of(gguf.description(source), source), gguf.GgufSource(source)
-    elif source.is_dir():
-        cfg, read = hf.read_config(source), SafetensorsSource(source)
-    else:
-        raise UserError(f'there is no file or folder {source} to import')
-    sharding = Sharding(make_mesh(MeshConfig(data=1, fsdp=-1)), TRAINING)
-
-    def write(folder: pathlib.Path) -> None:
-        if source.is_file():
-            gguf.write_tokenizer(source, folder)
-        model = Model(params, cfg, tokenizers.load(folder if source.is_file() else source))
-        save_model(folder, model)
-
     _refuse_existing(out)
-    params = hf.read_params(read, cfg, transformer.shardings(cfg, sharding))
-    _write_whole(out, write)
-    return load_model(out, sharding)
+    with tempfile.TemporaryDirectory() as made:
+        if source.is_file():
+            cfg, read = hf.config_of(gguf.description(source), source), gguf.GgufSource(source)
+            gguf.write_tokenizer(source, pathlib.Path(made))
+            tokenizer = tokenizers.load(made)
+        elif source.is_dir():
+            cfg, read, tokenizer = hf.read_config(source), SafetensorsSource(source), tokenizers.load(source)
+        else:
+            raise UserError(f'there is no file or folder {source} to import')
+        if tokenizer.vocab_size > cfg.vocab_size:
+            raise UserError(
+                f'{source}: its tokenizer has {tokenizer.vocab_size} tokens, and its model an embedding of {cfg.vocab_size}')
+        params = hf.read_params(read, cfg, transformer.shardings(cfg, _sharding(cfg)), dtype=None)
+        _write_whole(out, lambda folder: save_model(folder, Model(params, cfg, tokenizer)))
+    return cfg
 
 
-def export_model(checkpoint: str, out: pathlib.Path, dtype: str, shard_bytes: int) -> list[pathlib.Path]:
+def export_model(checkpoint: str, out: pathlib.Path, dtype: str | None, shard_bytes: int) -> list[pathlib.Path]:
     """Writes a model as a Hugging Face folder that transformers loads, and returns its files.
 
+    Args:
+        dtype, shard_bytes: see `hf.write`.
+
     Raises:
-        UserError: `out` is there already, or the checkpoint is missing or damaged.
+        UserError: `out` is there already, or the checkpoint is missing, damaged or beyond the range of `dtype`; then nothing
+            has been written.
     """
     _refuse_existing(out)
-    model = load_model(checkpoint, Sharding(make_mesh(MeshConfig(data=1, fsdp=-1)), TRAINING))
+    model = load_model(checkpoint, _sharding(read_config(checkpoint)), as_stored=True)
+    tokenizer = model.tokenizer
 
     def write(folder: pathlib.Path) -> None:
         hf.write(
-            folder, model.params, model.cfg, eos=model.tokenizer.eos_id, bos=model.tokenizer.bos_id, dtype=dtype,
-            shard_bytes=shard_bytes)
+            folder, model.params, model.cfg, eos=tokenizer.eos_id, bos=tokenizer.bos_id,
+            pad=None if tokenizer.pad_id == tokenizer.eos_id else tokenizer.pad_id, dtype=dtype, shard_bytes=shard_bytes)
         if is_leader():
-            model.tokenizer.save(folder)
+            tokenizer.save(folder)
 
     _write_whole(out, write)
     return sorted(out.iterdir())
+
+
+def _sharding(cfg: ModelConfig) -> Sharding:
+    """All devices: over the experts as far as they go, so that a host reads its own alone, then as in ZeRO-3 as far as all
+    dimensions allow; what is left of them holds the same again.
+    """
+    specs, n = jax.tree.leaves(transformer.abstract(cfg)), jax.device_count()
+
+    def ways(n: int, axis: str) -> int:
+        sizes = [size for spec in specs for name, size in zip(spec.axes, spec.shape, strict=True) if name == axis]
+        return math.gcd(n, *sizes) if sizes else 1
+
+    expert = ways(n, 'experts')
+    return Sharding(make_mesh(MeshConfig(data=-1, fsdp=ways(n // expert, 'embed'), expert=expert)), TRAINING)
 
 
 def _refuse_existing(out: pathlib.Path) -> None:
@@ -69,13 +92,17 @@ def _refuse_existing(out: pathlib.Path) -> None:
 
 
 def _write_whole(out: pathlib.Path, write: Callable[[pathlib.Path], None]) -> None:
-    """Writes into a folder beside `out` that becomes `out` when all is written."""
+    """Writes into a folder beside `out` that becomes `out` when all is written, and is removed if that fails."""
     beside = out.with_name(f'.{out.name}.tmp')
     if is_leader():
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(beside, ignore_errors=True)  # of one that was killed
         beside.mkdir(parents=True)
     barrier(f'{beside} made')
-    write(beside)
+    try:
+        write(beside)
+    except BaseException:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise
     barrier(f'{beside} written')
     if is_leader():
         if out.exists():

@@ -8,6 +8,7 @@ import pathlib
 import re
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import tokenizers
 from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers
@@ -47,29 +48,40 @@ CUTS = {
 CONTROL, USER_DEFINED = 3, 4  # token types of llama.cpp
 
 
+# Types of tensors that are not quantised; others are turned into float32, which holds a factor times an integer exactly.
+PLAIN = {'F32': np.float32, 'F16': np.float16, 'BF16': ml_dtypes.bfloat16}
+
+
 class GgufSource(Source):
-    """The tensors of a GGUF file, dequantised to float32."""
+    """The tensors of a GGUF file."""
 
     def __init__(self, path: pathlib.Path):
         """Raises UserError for a damaged file, another architecture, or a tensor that has no name here."""
         self.where = path
-        self._reader = open_gguf(path)
-        self._architecture = field(self._reader, 'general.architecture', path)
-        if self._architecture not in ARCHITECTURES:
-            raise UserError(
-                f"{path}: cannot read the architecture '{self._architecture}'{nearest(self._architecture, ARCHITECTURES)}")
+        self._reader, self._architecture = open_gguf(path)
         self._tensors = {}
         for tensor in self._reader.tensors:
             if tensor.name != 'rope_freqs.weight':  # follows from the config, see `description`
                 self._tensors[_name(tensor.name, path)] = tensor
         # ggml counts dimensions from the fastest one.
         self.shapes = {name: tuple(map(int, reversed(tensor.shape))) for name, tensor in self._tensors.items()}
+        self.dtypes = {
+            name: np.dtype(PLAIN.get(tensor.tensor_type.name, np.float32)) for name, tensor in self._tensors.items()}
 
     def read(self, name: str) -> np.ndarray:
         from gguf import quants
 
         tensor = self._tensors[name]
-        x = quants.dequantize(tensor.data, tensor.tensor_type).astype(np.float32, copy=False).reshape(self.shapes[name])
+        if tensor.tensor_type.name in PLAIN:
+            x = tensor.data.view(self.dtypes[name])
+        else:
+            try:
+                x = quants.dequantize(tensor.data, tensor.tensor_type)
+            except NotImplementedError as error:
+                raise UserError(
+                    f"{self.where}: the tensor '{tensor.name}' is quantised as {tensor.tensor_type.name}, which the package "
+                    'gguf cannot undo') from error
+        x = x.reshape(self.shapes[name])
         if self._architecture == 'llama' and name.removesuffix('.weight').endswith(PERMUTED):
             key = 'head_count' if 'q_proj' in name else 'head_count_kv'
             heads = field(self._reader, f'llama.attention.{key}', self.where)
@@ -77,16 +89,21 @@ class GgufSource(Source):
         return x
 
 
-def open_gguf(path: pathlib.Path):
-    """Returns the file's GGUFReader. Raises UserError for a file that is none or is cut."""
+def open_gguf(path: pathlib.Path) -> tuple[Any, str]:
+    """Returns the file's GGUFReader and its architecture. Raises UserError for one that is damaged or of another one."""
     try:
         import gguf
     except ImportError as error:
         raise Missing("GGUF files are read through the package 'gguf': pip install 'r1jax[gguf]'") from error
     try:
-        return gguf.GGUFReader(path)
-    except (ValueError, KeyError, IndexError, OSError) as error:
-        raise UserError(f'{path} is no GGUF file, or is damaged: {error}') from error
+        reader = gguf.GGUFReader(path)
+    # It trusts what it reads, and stumbles over damage in as many ways as there are bytes.
+    except Exception as error:
+        raise UserError(f'{path} is no GGUF file, or is damaged: {type(error).__name__}: {error}') from error
+    architecture = field(reader, 'general.architecture', path)
+    if architecture not in ARCHITECTURES:
+        raise UserError(f"{path}: cannot read the architecture '{architecture}'{nearest(str(architecture), ARCHITECTURES)}")
+    return reader, architecture
 
 
 def field(reader, key: str, path: pathlib.Path, default: Any = None) -> Any:
@@ -109,15 +126,14 @@ def _name(name: str, path: pathlib.Path) -> str:
 
 def description(path: pathlib.Path) -> dict[str, Any]:
     """Returns what config.json would say of the file's model, see `hf.config_of`. Raises UserError for what is missing."""
-    reader = open_gguf(path)
-    architecture = field(reader, 'general.architecture', path)
-    if architecture not in ARCHITECTURES:
-        raise UserError(f"{path}: cannot read the architecture '{architecture}'{nearest(architecture, ARCHITECTURES)}")
+    reader, architecture = open_gguf(path)
 
     def value(key: str, default: Any = None) -> Any:
         return field(reader, f'{architecture}.{key}', path, default)
 
     names = {tensor.name: tensor for tensor in reader.tensors}
+    if 'token_embd.weight' not in names:
+        raise UserError(f"{path}: the tensor 'token_embd.weight' is missing{nearest('token_embd.weight', names)}")
     heads, width = value('attention.head_count'), value('embedding_length')
     described = {
         'architectures': [ARCHITECTURES[architecture]],
@@ -164,7 +180,7 @@ def write_tokenizer(path: pathlib.Path, folder: pathlib.Path) -> None:
     Raises:
         UserError: for a tokenizer other than byte-level BPE, or a cut of the text that is not in `CUTS`.
     """
-    reader = open_gguf(path)
+    reader, _ = open_gguf(path)
     kind = field(reader, 'tokenizer.ggml.model', path)
     if kind != 'gpt2':
         raise UserError(f"{path}: its tokenizer '{kind}' is not supported, only byte-level BPE ('gpt2') is")

@@ -5,6 +5,7 @@ model is what transformers calls a classifier of sequences with one label.
 """
 
 import collections
+import dataclasses
 import json
 import math
 import pathlib
@@ -12,39 +13,51 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
-import ml_dtypes
 import numpy as np
 import safetensors.numpy
 from jax.experimental import multihost_utils
 
 from r1jax.errors import UserError, nearest
-from r1jax.interop.sources import INDEX, Source
-from r1jax.interop.tables import Place, copies, places
+from r1jax.interop.sources import FP8_BLOCK, INDEX, SINGLE, SafetensorsSource, Source
+from r1jax.interop.tables import Place, copies, places, second_token_copies
 from r1jax.models import transformer
 from r1jax.models.config import Experts, LatentAttention, LlamaRope, ModelConfig, Yarn
 from r1jax.models.spec import ArraySpec
 from r1jax.parallel.distributed import is_leader
 
-# What DeepSeek-V3 keeps in float32: differences in it are small against its size.
 BALANCE = 'e_score_correction_bias'
 CAUSAL, SCALAR = 'ForCausalLM', 'ForSequenceClassification'
 FAMILIES = ('Llama', 'Qwen2', 'Qwen3', 'DeepseekV3')
 ARCHITECTURES = tuple(family + head for family in FAMILIES for head in (CAUSAL, SCALAR))
 # What config.json may say of these and be left unread, because our models are so.
 KNOWN = {'hidden_act': 'silu', 'mlp_bias': False, 'use_sliding_window': False}
+# What it may say of quantised weights: DeepSeek-V3's blocks of float8, which `SafetensorsSource` turns into bfloat16.
+FP8 = {'quant_method': 'fp8', 'fmt': 'e4m3', 'weight_block_size': [FP8_BLOCK, FP8_BLOCK]}
 KNOWN_OF_DEEPSEEK = KNOWN | {
     'attention_bias': False, 'scoring_func': 'sigmoid', 'topk_method': 'noaux_tc', 'norm_topk_prob': True,
     'moe_layer_freq': 1, 'rope_interleave': True}
 
 
 def read_config(folder: pathlib.Path) -> ModelConfig:
-    """Returns the ModelConfig of a folder's config.json, float32. Raises UserError as `config_of` does."""
+    """Returns the ModelConfig of a folder's config.json, float32.
+
+    The module that predicts the token after the next one counts only where its tensors are there: transformers leaves them
+    out when it writes a model, and lets config.json speak of them as before.
+
+    Raises:
+        UserError: as `config_of` and `SafetensorsSource` do.
+    """
     path = folder / 'config.json'
+    if not path.exists():
+        raise UserError(f'{folder} has no config.json, which says what model it holds')
     try:
         raw = json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise UserError(f'{path} is missing or is no model description: {type(error).__name__}: {error}') from error
-    return config_of(raw, path)
+        raise UserError(f'{path} is no model description: {type(error).__name__}: {error}') from error
+    cfg = config_of(raw, path)
+    if cfg.mtp and not any(name.startswith(f'model.layers.{cfg.n_layers}.') for name in SafetensorsSource(folder).shapes):
+        cfg = dataclasses.replace(cfg, mtp=0)
+    return cfg
 
 
 def config_of(raw: Any, path: pathlib.Path) -> ModelConfig:
@@ -68,6 +81,13 @@ def config_of(raw: Any, path: pathlib.Path) -> ModelConfig:
         for key, known in (KNOWN_OF_DEEPSEEK if family == 'DeepseekV3' else KNOWN).items():
             if raw.get(key, known) != known:
                 raise UserError(f'{path}: {key}={raw[key]!r} is not supported, only {known!r} is')
+        sliding = sorted(set(raw.get('layer_types') or ()) - {'full_attention'})
+        if sliding:
+            raise UserError(f"{path}: layer_types has '{sliding[0]}', which is not supported, only 'full_attention' is")
+        quantised = raw.get('quantization_config') or {}
+        for key, known in FP8.items() if quantised else ():
+            if quantised.get(key) != known:
+                raise UserError(f'{path}: quantization_config has {key}={quantised.get(key)!r}, only {known!r} is supported')
         theta, scaling = _read_rope(raw, path)
         return ModelConfig(
             vocab_size=raw['vocab_size'],
@@ -83,8 +103,10 @@ def config_of(raw: Any, path: pathlib.Path) -> ModelConfig:
             scalar_head=architecture.endswith(SCALAR),
             max_positions=raw['max_position_embeddings'],
             **(_read_deepseek(raw) if family == 'DeepseekV3' else _read_dense(raw, family)))
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
-        raise UserError(f'{path} is missing or is no model description: {type(error).__name__}: {error}') from error
+    except KeyError as error:
+        raise UserError(f'{path} is no model description: it lacks {error}') from error
+    except (ValueError, IndexError, TypeError, AttributeError, ArithmeticError) as error:
+        raise UserError(f'{path} is no model description: {type(error).__name__}: {error}') from error
 
 
 def _read_dense(raw: Mapping[str, Any], family: str) -> dict[str, Any]:
@@ -127,18 +149,21 @@ def _read_rope(raw: Mapping[str, Any], path: pathlib.Path) -> tuple[float, Llama
     raise UserError(f"{path}: its rotary scaling '{kind}' {dict(rope)} is not supported; 'llama3' is, and plain 'yarn'")
 
 
-def read_params(source: Source, cfg: ModelConfig, shardings: transformer.Params | None = None) -> transformer.Params:
-    """Reads a checkpoint's tensors one at a time, float32.
+def read_params(
+    source: Source, cfg: ModelConfig, shardings: transformer.Params | None = None, dtype: str | None = 'float32',
+) -> transformer.Params:
+    """Reads a checkpoint's tensors one at a time.
 
     All names and shapes are checked before the first tensor is read.
 
     Args:
         shardings: where parameters shall lie, see `transformer.shardings`. Each host then reads what its own devices hold
             and has no more than its share of one parameter in memory beside. None gives whole NumPy arrays.
+        dtype: of the parameters; None leaves each in the type in which its tensors are stored, float32 where those differ.
 
     Raises:
-        UserError: naming the tensor, if one is missing, has another shape, has no place in the model, or holds numbers that
-            are not finite.
+        UserError: naming the tensor, if one is missing, has another shape, has no place in the model, holds numbers that are
+            not finite, or ought to repeat another and does not.
     """
     specs, where = _flat(transformer.abstract(cfg)), _flat(shardings) if shardings is not None else None
     found = list(places(cfg))
@@ -149,11 +174,13 @@ def read_params(source: Source, cfg: ModelConfig, shardings: transformer.Params 
     for place in found:
         by_parts[tuple(place.stack + part for part in place.entry.parts)].append(place)
     for paths, of_parts in by_parts.items():
-        pieces = {path: _Pieces(specs[path].shape, where[path] if where else None) for path in paths}
+        types = {source.dtypes[place.name] for place in of_parts} if dtype is None else {np.dtype(dtype)}
+        kept = types.pop() if len(types) == 1 else np.dtype(np.float32)
+        pieces = {path: _Pieces(specs[path].shape, kept, where[path] if where else None) for path in paths}
         for place in of_parts:
             if not any(piece.wants(place.index) for piece in pieces.values()):
                 continue
-            x = source.read(place.name).astype(np.float32)
+            x = source.read(place.name)
             if not np.isfinite(x).all():
                 raise UserError(f"{source.where}: the tensor '{place.name}' holds numbers that are not finite")
             shapes = [specs[path].shape[len(place.index):] for path in paths]
@@ -170,18 +197,24 @@ def _check(source: Source, cfg: ModelConfig, found: Sequence[Place], specs: Mapp
         shapes = [specs[place.stack + part].shape[len(place.index):] for part in place.entry.parts]
         shape, wanted = source.shapes[place.name], place.entry.shape(shapes)
         if shape != wanted:
-            raise UserError(f"{source.where}: the tensor '{place.name}' has shape {shape}, config.json wants {wanted}")
+            raise UserError(
+                f"{source.where}: the tensor '{place.name}' has shape {shape}, its model's description wants {wanted}")
     # Old files hold the rotary frequencies, which follow from the config.
-    used = {place.name for place in found} | copies(cfg)
+    repeated = {place.name: place.entry.name for place in copies(cfg)}
+    used = {place.name for place in found} | set(repeated)
     left = sorted(name for name in source.shapes if name not in used and not name.endswith('rotary_emb.inv_freq'))
     if left:
-        raise UserError(f"{source.where}: the tensor '{left[0]}' has no place in the model that config.json describes")
+        raise UserError(f"{source.where}: the tensor '{left[0]}' has no place in the model of its description")
+    for copy, first in repeated.items():
+        if copy in source.shapes and not np.array_equal(source.read(copy), source.read(first)):
+            raise UserError(
+                f"{source.where}: the tensor '{copy}' ought to repeat '{first}', by its model's description, and does not")
 
 
 class _Pieces:
     """One parameter on its way to this host's devices: a buffer for each different part of it that they hold."""
 
-    def __init__(self, shape: tuple[int, ...], sharding: jax.sharding.NamedSharding | None):
+    def __init__(self, shape: tuple[int, ...], dtype: np.dtype, sharding: jax.sharding.NamedSharding | None):
         self._shape, self._sharding = shape, sharding
         # A part is where it starts and stops along each dimension.
         whole = tuple((0, n) for n in shape)
@@ -189,7 +222,7 @@ class _Pieces:
             device: tuple(s.indices(n)[:2] for s, n in zip(index, shape, strict=True))
             for device, index in sharding.addressable_devices_indices_map(shape).items()}
         self._buffers = {
-            part: np.empty([stop - start for start, stop in part], np.float32)
+            part: np.empty([stop - start for start, stop in part], dtype)
             for part in (set(self._devices.values()) or {whole})}
 
     def wants(self, place: tuple[int, ...]) -> bool:
@@ -221,42 +254,53 @@ def _flat(params: transformer.Params) -> dict[str, Any]:
 
 
 def write(
-    folder: pathlib.Path, params: transformer.Params, cfg: ModelConfig, *, eos: int, bos: int | None,
-    dtype: str = 'bfloat16', shard_bytes: int = 5 * 10**9,
+    folder: pathlib.Path, params: transformer.Params, cfg: ModelConfig, *, eos: int, bos: int | None, pad: int | None = None,
+    dtype: str | None = None, shard_bytes: int = 5 * 10**9,
 ) -> None:
     """Writes config.json, generation_config.json and safetensors as transformers reads them, with an index where there are
-    several. Each host writes its share of the files, and has one tensor after the other in memory.
-
-    No padding token is named. transformers reads the score of a reward model at the last token that is no padding, which is
-    EOS, where the score belongs, as long as padding is not EOS; without one it takes batches of one sequence.
+    several. Each host writes its share of the files, and has the tensors of one in memory.
 
     Args:
-        dtype: 'float32', 'bfloat16' or 'float16'; the experts' balance stays float32, as DeepSeek-V3 has it.
+        pad: named only where it is not EOS: transformers reads the score of a reward model at the last token that is no
+            padding, which is to be EOS. Where none is named it takes batches of one sequence.
+        dtype: 'float32', 'bfloat16' or 'float16'; None leaves each parameter in its own. So does the experts' balance, which
+            DeepSeek-V3 keeps in float32: differences in it are small against its size.
         shard_bytes: largest file, if a single tensor is not larger.
+
+    Raises:
+        UserError: naming the tensor, if one holds numbers that are not finite in that type; or no family of transformers has
+            the model's parts.
     """
+    description = _description(cfg, eos, bos, pad)
     arrays, specs = _flat(params), _flat(transformer.abstract(cfg))
+    found = [*places(cfg), *second_token_copies(cfg)]
 
     def shape(place: Place) -> tuple[int, ...]:
         return place.entry.shape([specs[place.stack + part].shape[len(place.index):] for part in place.entry.parts])
 
     def stored(place: Place) -> np.dtype:
-        return np.dtype(np.float32 if place.name.endswith(BALANCE) else getattr(ml_dtypes, dtype, dtype))
+        own = arrays[place.stack + place.entry.parts[0]].dtype
+        return np.dtype(own if dtype is None or place.name.endswith(BALANCE) else jax.numpy.dtype(dtype))
 
     def tensor(place: Place) -> np.ndarray:
         parts = [whole(arrays[place.stack + part][place.index]) for part in place.entry.parts]
-        return np.ascontiguousarray(place.entry.write(parts, cfg).astype(stored(place)))
+        with np.errstate(over='ignore'):  # told below
+            x = np.ascontiguousarray(place.entry.write(parts, cfg).astype(stored(place)))
+        if not np.isfinite(x).all():
+            raise UserError(f"the tensor '{place.name}' holds numbers that are not finite in {stored(place)}")
+        return x
 
     files: list[list[Place]] = [[]]
-    size = 0
-    for place in places(cfg):
+    sizes = [0]
+    for place in found:
         more = math.prod(shape(place)) * stored(place).itemsize
-        if files[-1] and size + more > shard_bytes:
+        if files[-1] and sizes[-1] + more > shard_bytes:
             files.append([])
-            size = 0
+            sizes.append(0)
         files[-1].append(place)
-        size += more
+        sizes[-1] += more
     folder.mkdir(parents=True, exist_ok=True)
-    names = ['model.safetensors'] if len(files) == 1 else [
+    names = [SINGLE] if len(files) == 1 else [
         f'model-{i:05d}-of-{len(files):05d}.safetensors' for i in range(1, len(files) + 1)]
     for number, (name, of_file) in enumerate(zip(names, files, strict=True)):
         # All hosts take part in bringing a tensor together; the one whose file it is keeps it.
@@ -270,10 +314,10 @@ def write(
     if not is_leader():
         return
     if len(files) > 1:
-        total = sum(math.prod(shape(place)) * stored(place).itemsize for place in places(cfg))
         index = {place.name: name for name, of_file in zip(names, files, strict=True) for place in of_file}
-        _write_json(folder / INDEX, {'metadata': {'total_size': total}, 'weight_map': index})
-    _write_json(folder / 'config.json', _description(cfg, eos, bos) | {'torch_dtype': dtype})
+        _write_json(folder / INDEX, {'metadata': {'total_size': sum(sizes)}, 'weight_map': index})
+    # transformers computes in the type that is named, by default.
+    _write_json(folder / 'config.json', description | {'torch_dtype': str(stored(found[0]))})
     _write_json(folder / 'generation_config.json', {'bos_token_id': bos, 'eos_token_id': eos})
 
 
@@ -288,8 +332,12 @@ def _write_json(path: pathlib.Path, content: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(content, indent=2) + '\n')
 
 
-def _description(cfg: ModelConfig, eos: int, bos: int | None) -> dict[str, Any]:
+def _description(cfg: ModelConfig, eos: int, bos: int | None, pad: int | None) -> dict[str, Any]:
     """What config.json says of a model."""
+    if (cfg.latent is None) != (cfg.experts is None) or cfg.qkv_bias and cfg.qk_norm:
+        raise UserError(
+            'no family of transformers has the parts of this model: latent attention and experts go together (DeepSeek-V3), '
+            'qkv_bias (Qwen2) and qk_norm (Qwen3) do not')
     if cfg.latent:
         family = 'DeepseekV3'
     else:
@@ -311,7 +359,7 @@ def _description(cfg: ModelConfig, eos: int, bos: int | None) -> dict[str, Any]:
         'max_position_embeddings': cfg.max_positions,
         'bos_token_id': bos,
         'eos_token_id': eos,
-    } | ({'num_labels': 1} if cfg.scalar_head else {})
+    } | ({} if pad is None else {'pad_token_id': pad}) | ({'num_labels': 1} if cfg.scalar_head else {})
     if cfg.rope_scaling:
         description['rope_scaling'] = _rope_scaling(cfg.rope_scaling)
     if not cfg.latent:

@@ -72,33 +72,48 @@ def read_config(spec: str | pathlib.Path) -> ModelConfig:
         raise UserError(f'{path} is no model description: {error}') from error
 
 
-def load_model(spec: str | pathlib.Path, sharding: Sharding, dtype: str | None = None) -> Model:
-    """Reads a model folder onto the mesh; parameters come as float32.
+def load_model(
+    spec: str | pathlib.Path, sharding: Sharding, dtype: str | None = None, *, as_stored: bool = False,
+) -> Model:
+    """Reads a model folder onto the mesh.
 
     Args:
         dtype: what the model shall compute in; None is what its description says (float32 for a Hugging Face folder).
+        as_stored: whether parameters stay in the types of the files; else they come as float32, whatever those are.
 
     Raises:
         UserError: if the folder, a file or a tensor is missing or damaged, or the mesh does not divide the parameters.
     """
     folder, cfg = resolve(spec), read_config(spec)
+    shardings = transformer.shardings(cfg, sharding)
     if (folder / 'model.json').exists():
-        with ocp.StandardCheckpointer() as checkpointer:
-            try:
-                params = checkpointer.restore((folder / 'params').absolute(), abstract_params(cfg, sharding))
-            except (ValueError, FileNotFoundError, KeyError) as error:
-                raise UserError(f"{folder / 'params'} cannot be read: {str(error).splitlines()[0]}") from error
+        params = _restore((folder / 'params').absolute(), cfg, shardings, as_stored)
     else:
-        params = hf.read_params(SafetensorsSource(folder), cfg, transformer.shardings(cfg, sharding))
+        params = hf.read_params(SafetensorsSource(folder), cfg, shardings, dtype=None if as_stored else 'float32')
     cfg = dataclasses.replace(cfg, dtype=dtype or cfg.dtype)
     return Model(params, cfg, tokenizers.load(folder))
 
 
-def abstract_params(cfg: ModelConfig, sharding: Sharding) -> transformer.Params:
-    """Returns Params of ShapeDtypeStructs with shardings: what orbax needs to know to restore."""
-    return jax.tree.map(
-        lambda spec, where: jax.ShapeDtypeStruct(spec.shape, spec.dtype, sharding=where),
-        transformer.abstract(cfg), transformer.shardings(cfg, sharding))
+def _restore(path: pathlib.Path, cfg: ModelConfig, shardings: transformer.Params, as_stored: bool) -> transformer.Params:
+    with ocp.StandardCheckpointer() as checkpointer:
+        try:
+            specs, tree = jax.tree.flatten(transformer.abstract(cfg))
+            dtypes = [spec.dtype for spec in specs]
+            if as_stored:
+                # A dictionary there, with its keys by name; both orders are made one by the names.
+                stored = _by_name(checkpointer.metadata(path).item_metadata.tree)
+                dtypes = [stored[name].dtype for name in _by_name(transformer.abstract(cfg))]
+            return checkpointer.restore(path, jax.tree.unflatten(tree, [
+                jax.ShapeDtypeStruct(spec.shape, dtype, sharding=where)
+                for spec, dtype, where in zip(specs, dtypes, jax.tree.leaves(shardings), strict=True)]))
+        except (ValueError, FileNotFoundError, KeyError) as error:
+            raise UserError(f'{path} cannot be read: {str(error).splitlines()[0]}') from error
+
+
+def _by_name(tree: Any) -> dict[str, Any]:
+    return {
+        jax.tree_util.keystr(path, simple=True, separator='.'): leaf
+        for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]}
 
 
 def save_model(folder: pathlib.Path, model: Model) -> None:
