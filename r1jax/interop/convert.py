@@ -8,6 +8,8 @@ import tempfile
 from collections.abc import Callable
 
 import jax
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 
 from r1jax.data import tokenizers
 from r1jax.errors import UserError
@@ -15,10 +17,10 @@ from r1jax.interop import gguf, hf
 from r1jax.interop.sources import SafetensorsSource
 from r1jax.models import transformer
 from r1jax.models.config import ModelConfig
+from r1jax.models.spec import ArraySpec
 from r1jax.parallel.distributed import barrier, is_leader
 from r1jax.parallel.mesh import MeshConfig, make_mesh
-from r1jax.parallel.rules import TRAINING, Sharding
-from r1jax.runtime.checkpoint import Model, load_model, read_config, save_model
+from r1jax.runtime.checkpoint import Model, load_params, read_config, resolve, save_model
 
 
 def import_model(source: pathlib.Path, out: pathlib.Path) -> ModelConfig:
@@ -42,7 +44,7 @@ def import_model(source: pathlib.Path, out: pathlib.Path) -> ModelConfig:
         if tokenizer.vocab_size > cfg.vocab_size:
             raise UserError(
                 f'{source}: its tokenizer has {tokenizer.vocab_size} tokens, and its model an embedding of {cfg.vocab_size}')
-        params = hf.read_params(read, cfg, transformer.shardings(cfg, _sharding(cfg)), dtype=None)
+        params = hf.read_params(read, cfg, spread(cfg), dtype=None)
         _write_whole(out, lambda folder: save_model(folder, Model(params, cfg, tokenizer)))
     return cfg
 
@@ -58,12 +60,13 @@ def export_model(checkpoint: str, out: pathlib.Path, dtype: str | None, shard_by
             has been written.
     """
     _refuse_existing(out)
-    model = load_model(checkpoint, _sharding(read_config(checkpoint)), as_stored=True)
-    tokenizer = model.tokenizer
+    cfg = read_config(checkpoint)
+    tokenizer = tokenizers.load(resolve(checkpoint))
+    params = load_params(checkpoint, cfg, spread(cfg), as_stored=True)
 
     def write(folder: pathlib.Path) -> None:
         hf.write(
-            folder, model.params, model.cfg, eos=tokenizer.eos_id, bos=tokenizer.bos_id,
+            folder, params, cfg, eos=tokenizer.eos_id, bos=tokenizer.bos_id,
             pad=None if tokenizer.pad_id == tokenizer.eos_id else tokenizer.pad_id, dtype=dtype, shard_bytes=shard_bytes)
         if is_leader():
             tokenizer.save(folder)
@@ -72,18 +75,18 @@ def export_model(checkpoint: str, out: pathlib.Path, dtype: str | None, shard_by
     return sorted(out.iterdir())
 
 
-def _sharding(cfg: ModelConfig) -> Sharding:
-    """All devices: over the experts as far as they go, so that a host reads its own alone, then as in ZeRO-3 as far as all
-    dimensions allow; what is left of them holds the same again.
+def spread(cfg: ModelConfig) -> transformer.Params:
+    """Returns Params of NamedShardings: where parameters lie between reading and writing.
+
+    Nothing is computed with them, so each is cut along one dimension, over as many of all devices as divide it. That is the
+    experts', so that a host reads its own alone, or else the longest.
     """
-    specs, n = jax.tree.leaves(transformer.abstract(cfg)), jax.device_count()
+    def one(spec: ArraySpec) -> NamedSharding:
+        at = spec.axes.index('experts') if 'experts' in spec.axes else int(np.argmax(spec.shape))
+        mesh = make_mesh(MeshConfig(data=-1, fsdp=math.gcd(jax.device_count(), spec.shape[at])))
+        return NamedSharding(mesh, PartitionSpec(*[None] * at, 'fsdp'))
 
-    def ways(n: int, axis: str) -> int:
-        sizes = [size for spec in specs for name, size in zip(spec.axes, spec.shape, strict=True) if name == axis]
-        return math.gcd(n, *sizes) if sizes else 1
-
-    expert = ways(n, 'experts')
-    return Sharding(make_mesh(MeshConfig(data=-1, fsdp=ways(n // expert, 'embed'), expert=expert)), TRAINING)
+    return jax.tree.map(one, transformer.abstract(cfg))
 
 
 def _refuse_existing(out: pathlib.Path) -> None:

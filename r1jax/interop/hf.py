@@ -283,7 +283,7 @@ def write(
         return np.dtype(own if dtype is None or place.name.endswith(BALANCE) else jax.numpy.dtype(dtype))
 
     def tensor(place: Place) -> np.ndarray:
-        parts = [whole(arrays[place.stack + part][place.index]) for part in place.entry.parts]
+        parts = [_fetch(arrays[place.stack + part], place.index) for part in place.entry.parts]
         with np.errstate(over='ignore'):  # told below
             x = np.ascontiguousarray(place.entry.write(parts, cfg).astype(stored(place)))
         if not np.isfinite(x).all():
@@ -321,11 +321,18 @@ def write(
     _write_json(folder / 'generation_config.json', {'bos_token_id': bos, 'eos_token_id': eos})
 
 
-def whole(x) -> np.ndarray:
-    """Returns an array on the host, brought together from all hosts where it is spread over them."""
-    if isinstance(x, jax.Array) and not x.is_fully_addressable:
-        x = multihost_utils.process_allgather(x, tiled=True)
-    return np.asarray(x)
+def _fetch(x: jax.Array, index: tuple[int, ...]) -> np.ndarray:
+    """Returns one layer (and expert) of a parameter on the host, brought together from all devices."""
+    bits = _bits(x, index)
+    if not bits.is_fully_addressable:
+        bits = multihost_utils.process_allgather(bits, tiled=True)
+    return np.asarray(bits).view(x.dtype)
+
+
+@jax.jit
+def _bits(x: jax.Array, index: tuple[int, ...]) -> jax.Array:
+    """As integers, because what lies on one device reaches the others by adding their zeros to it: -0. would become 0."""
+    return jax.lax.bitcast_convert_type(x, f'uint{8 * x.dtype.itemsize}')[index]
 
 
 def _write_json(path: pathlib.Path, content: Mapping[str, Any]) -> None:

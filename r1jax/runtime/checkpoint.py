@@ -72,40 +72,46 @@ def read_config(spec: str | pathlib.Path) -> ModelConfig:
         raise UserError(f'{path} is no model description: {error}') from error
 
 
-def load_model(
-    spec: str | pathlib.Path, sharding: Sharding, dtype: str | None = None, *, as_stored: bool = False,
-) -> Model:
-    """Reads a model folder onto the mesh.
+def load_model(spec: str | pathlib.Path, sharding: Sharding, dtype: str | None = None) -> Model:
+    """Reads a model folder onto the mesh; parameters come as float32.
 
     Args:
         dtype: what the model shall compute in; None is what its description says (float32 for a Hugging Face folder).
-        as_stored: whether parameters stay in the types of the files; else they come as float32, whatever those are.
 
     Raises:
         UserError: if the folder, a file or a tensor is missing or damaged, or the mesh does not divide the parameters.
     """
-    folder, cfg = resolve(spec), read_config(spec)
-    shardings = transformer.shardings(cfg, sharding)
-    if (folder / 'model.json').exists():
-        params = _restore((folder / 'params').absolute(), cfg, shardings, as_stored)
-    else:
-        params = hf.read_params(SafetensorsSource(folder), cfg, shardings, dtype=None if as_stored else 'float32')
-    cfg = dataclasses.replace(cfg, dtype=dtype or cfg.dtype)
-    return Model(params, cfg, tokenizers.load(folder))
+    cfg = read_config(spec)
+    params = load_params(spec, cfg, transformer.shardings(cfg, sharding))
+    return Model(params, dataclasses.replace(cfg, dtype=dtype or cfg.dtype), tokenizers.load(resolve(spec)))
 
 
-def _restore(path: pathlib.Path, cfg: ModelConfig, shardings: transformer.Params, as_stored: bool) -> transformer.Params:
+def load_params(
+    spec: str | pathlib.Path, cfg: ModelConfig, shardings: transformer.Params, *, as_stored: bool = False,
+) -> transformer.Params:
+    """Reads the parameters of a model folder of this description.
+
+    Args:
+        shardings: where they shall lie, as `transformer.shardings` gives it.
+        as_stored: whether they stay in the types of the files; else they come as float32, whatever those are.
+
+    Raises:
+        UserError: if a file or a tensor is missing or damaged.
+    """
+    folder = resolve(spec)
+    if not (folder / 'model.json').exists():
+        return hf.read_params(SafetensorsSource(folder), cfg, shardings, dtype=None if as_stored else 'float32')
+    path, specs = (folder / 'params').absolute(), transformer.abstract(cfg)
     with ocp.StandardCheckpointer() as checkpointer:
         try:
-            specs, tree = jax.tree.flatten(transformer.abstract(cfg))
-            dtypes = [spec.dtype for spec in specs]
             if as_stored:
-                # A dictionary there, with its keys by name; both orders are made one by the names.
-                stored = _by_name(checkpointer.metadata(path).item_metadata.tree)
-                dtypes = [stored[name].dtype for name in _by_name(transformer.abstract(cfg))]
-            return checkpointer.restore(path, jax.tree.unflatten(tree, [
-                jax.ShapeDtypeStruct(spec.shape, dtype, sharding=where)
-                for spec, dtype, where in zip(specs, dtypes, jax.tree.leaves(shardings), strict=True)]))
+                stored = _by_name(checkpointer.metadata(path).item_metadata.tree)  # a dictionary of dictionaries
+                dtypes = jax.tree.unflatten(jax.tree.structure(specs), [stored[name].dtype for name in _by_name(specs)])
+            else:
+                dtypes = jax.tree.map(lambda spec: spec.dtype, specs)
+            return checkpointer.restore(path, jax.tree.map(
+                lambda spec, dtype, where: jax.ShapeDtypeStruct(spec.shape, dtype, sharding=where),
+                specs, dtypes, shardings))
         except (ValueError, FileNotFoundError, KeyError) as error:
             raise UserError(f'{path} cannot be read: {str(error).splitlines()[0]}') from error
 
