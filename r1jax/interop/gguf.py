@@ -178,7 +178,7 @@ def write_tokenizer(path: pathlib.Path, folder: pathlib.Path) -> None:
     """Writes the file's tokenizer as tokenizer.json and tokenizer_config.json.
 
     Raises:
-        UserError: for a tokenizer other than byte-level BPE, or a cut of the text that is not in `CUTS`.
+        UserError: for a tokenizer other than byte-level BPE, a damaged one, or a cut of the text that is not in `CUTS`.
     """
     reader, _ = open_gguf(path)
     kind = field(reader, 'tokenizer.ggml.model', path)
@@ -190,7 +190,10 @@ def write_tokenizer(path: pathlib.Path, folder: pathlib.Path) -> None:
     tokens, types = field(reader, 'tokenizer.ggml.tokens', path), field(reader, 'tokenizer.ggml.token_type', path)
     merges = [tuple(merge.split(' ')) for merge in field(reader, 'tokenizer.ggml.merges', path)]
     vocabulary = {token: i for i, token in enumerate(tokens)}
-    tokenizer = tokenizers.Tokenizer(models.BPE(vocabulary, merges))
+    try:
+        tokenizer = tokenizers.Tokenizer(models.BPE(vocabulary, merges))
+    except Exception as error:  # the tokenizers package raises bare Exception
+        raise UserError(f'{path}: its tokens and merges make no tokenizer ({error})') from error
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(CUTS[cut])
     tokenizer.decoder = decoders.ByteLevel()
     added = [(token, kind) for token, kind in zip(tokens, types, strict=True) if kind in (CONTROL, USER_DEFINED)]
