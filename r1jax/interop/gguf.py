@@ -111,7 +111,10 @@ def field(reader, key: str, path: pathlib.Path, default: Any = None) -> Any:
     found = reader.fields.get(key)
     if found is None and default is None:
         raise UserError(f"{path}: its metadata lack '{key}'{nearest(key, reader.fields)}")
-    return default if found is None else found.contents()
+    try:
+        return default if found is None else found.contents()
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is damaged: '{key}' of its metadata is no text") from error
 
 
 def _name(name: str, path: pathlib.Path) -> str:

@@ -176,18 +176,23 @@ def read_params(
     for paths, of_parts in by_parts.items():
         types = {source.dtypes[place.name] for place in of_parts} if dtype is None else {np.dtype(dtype)}
         kept = types.pop() if len(types) == 1 else np.dtype(np.float32)
-        pieces = {path: _Pieces(specs[path].shape, kept, where[path] if where else None) for path in paths}
+        pieces = [_Pieces(specs[path].shape, kept, where[path] if where else None) for path in paths]
         for place in of_parts:
-            if not any(piece.wants(place.index) for piece in pieces.values()):
-                continue
-            x = source.read(place.name)
-            if not np.isfinite(x).all():
-                raise UserError(f"{source.where}: the tensor '{place.name}' holds numbers that are not finite")
-            shapes = [specs[path].shape[len(place.index):] for path in paths]
-            for path, part in zip(paths, place.entry.read(x, shapes, cfg), strict=True):
-                pieces[path].put(place.index, part)
-        arrays |= {path: piece.assemble() for path, piece in pieces.items()}
+            if any(piece.wants(place.index) for piece in pieces):
+                _read_place(source, place, cfg, pieces)
+        arrays |= {path: piece.assemble() for path, piece in zip(paths, pieces, strict=True)}
+        del pieces  # before those of the next one are made
     return jax.tree.unflatten(jax.tree.structure(transformer.abstract(cfg)), [arrays[path] for path in specs])
+
+
+def _read_place(source: Source, place: Place, cfg: ModelConfig, pieces: Sequence['_Pieces']) -> None:
+    """Reads a tensor into the parameters that it holds parts of."""
+    x = source.read(place.name)
+    if not np.isfinite(x).all():
+        raise UserError(f"{source.where}: the tensor '{place.name}' holds numbers that are not finite")
+    shapes = [piece.shape[len(place.index):] for piece in pieces]
+    for piece, part in zip(pieces, place.entry.read(x, shapes, cfg), strict=True):
+        piece.put(place.index, part)
 
 
 def _check(source: Source, cfg: ModelConfig, found: Sequence[Place], specs: Mapping[str, ArraySpec]) -> None:
@@ -215,7 +220,7 @@ class _Pieces:
     """One parameter on its way to this host's devices: a buffer for each different part of it that they hold."""
 
     def __init__(self, shape: tuple[int, ...], dtype: np.dtype, sharding: jax.sharding.NamedSharding | None):
-        self._shape, self._sharding = shape, sharding
+        self.shape, self._sharding = shape, sharding
         # A part is where it starts and stops along each dimension.
         whole = tuple((0, n) for n in shape)
         self._devices = {} if sharding is None else {
@@ -239,9 +244,10 @@ class _Pieces:
         if self._sharding is None:
             (buffer,) = self._buffers.values()
             return buffer
-        return jax.make_array_from_single_device_arrays(
-            self._shape, self._sharding,
+        array = jax.make_array_from_single_device_arrays(
+            self.shape, self._sharding,
             [jax.device_put(self._buffers[part], device) for device, part in self._devices.items()])
+        return array.block_until_ready()  # until then the buffers are needed
 
 
 def _holds(part: tuple[tuple[int, int], ...], place: tuple[int, ...]) -> bool:

@@ -172,6 +172,8 @@ def test_a_file_that_is_cut_or_garbage_is_damaged(tmp_path, capsys):
             data[:length] for length in (*rng.integers(5, 6000, 20), len(data) // 2, len(data) - 1))):
         path.write_bytes(wrong)
         refused(capsys, path)
+    path.write_bytes(data.replace(b'smollm', b'sm\xffllm'))
+    assert "'tokenizer.ggml.pre' of its metadata is no text" in refused(capsys, path)
     path.write_bytes(data)
     assert cli.main(['import', f'--from={path}', f'--out={tmp_path}/out']) == 0
     assert json.loads((tmp_path / 'out' / 'tokenizer_config.json').read_text())['eos_token'] == '<end>'
