@@ -165,7 +165,7 @@ def read_params(
         UserError: naming the tensor, if one is missing, has another shape, has no place in the model, holds numbers that are
             not finite, or ought to repeat another and does not.
     """
-    specs, where = _flat(transformer.abstract(cfg)), _flat(shardings) if shardings is not None else None
+    specs, where = by_path(transformer.abstract(cfg)), by_path(shardings) if shardings is not None else None
     found = list(places(cfg))
     _check(source, cfg, found, specs)
     arrays: dict[str, Any] = {}
@@ -254,9 +254,10 @@ def _holds(part: tuple[tuple[int, int], ...], place: tuple[int, ...]) -> bool:
     return all(start <= i < stop for i, (start, stop) in zip(place, part, strict=False))
 
 
-def _flat(params: transformer.Params) -> dict[str, Any]:
-    """The leaves by path ('layers.attn.wq'), in the order of the tree."""
-    return {jax.tree_util.keystr(path).lstrip('.'): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(params)[0]}
+def by_path(params: Any) -> dict[str, Any]:
+    """Returns the leaves of Params, or of dictionaries like it, by path ('layers.attn.wq'), in the order of the tree."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(params)
+    return {jax.tree_util.keystr(path, simple=True, separator='.'): leaf for path, leaf in leaves}
 
 
 def write(
@@ -278,7 +279,7 @@ def write(
             the model's parts.
     """
     description = _description(cfg, eos, bos, pad)
-    arrays, specs = _flat(params), _flat(transformer.abstract(cfg))
+    arrays, specs = by_path(params), by_path(transformer.abstract(cfg))
     found = [*places(cfg), *second_token_copies(cfg)]
 
     def shape(place: Place) -> tuple[int, ...]:

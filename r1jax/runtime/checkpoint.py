@@ -105,8 +105,8 @@ def load_params(
     with ocp.StandardCheckpointer() as checkpointer:
         try:
             if as_stored:
-                stored = _by_name(checkpointer.metadata(path).item_metadata.tree)  # a dictionary of dictionaries
-                dtypes = jax.tree.unflatten(jax.tree.structure(specs), [stored[name].dtype for name in _by_name(specs)])
+                stored = hf.by_path(checkpointer.metadata(path).item_metadata.tree)  # a dictionary of dictionaries
+                dtypes = jax.tree.unflatten(jax.tree.structure(specs), [stored[name].dtype for name in hf.by_path(specs)])
             else:
                 dtypes = jax.tree.map(lambda spec: spec.dtype, specs)
             return checkpointer.restore(path, jax.tree.map(
@@ -114,12 +114,6 @@ def load_params(
                 specs, dtypes, shardings))
         except (ValueError, FileNotFoundError, KeyError) as error:
             raise UserError(f'{path} cannot be read: {str(error).splitlines()[0]}') from error
-
-
-def _by_name(tree: Any) -> dict[str, Any]:
-    return {
-        jax.tree_util.keystr(path, simple=True, separator='.'): leaf
-        for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]}
 
 
 def save_model(folder: pathlib.Path, model: Model) -> None:

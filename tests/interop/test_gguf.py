@@ -54,7 +54,7 @@ def write(path, params, cfg, architecture='llama', quantise=None, leave_out=(), 
     writer.add_rope_freq_base(cfg.rope_theta)
     writer.add_layer_norm_rms_eps(cfg.norm_eps)
     names = {ours: theirs for table in (gguf.TOP, gguf.LAYER) for theirs, ours in table.items()}
-    arrays = hf._flat(jax.tree.map(np.asarray, params))
+    arrays = hf.by_path(jax.tree.map(np.asarray, params))
     for place in hf.places(cfg):
         x = place.entry.write([arrays[place.stack + part][place.index] for part in place.entry.parts], cfg)
         stem, kind = place.name.rsplit('.', 1)

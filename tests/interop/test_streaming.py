@@ -27,7 +27,7 @@ class Counting(Source):
 
     def __init__(self, cfg):
         self.where, self.names = 'nowhere', []
-        specs = hf._flat(transformer.abstract(cfg))
+        specs = hf.by_path(transformer.abstract(cfg))
         self.shapes = {
             place.name: place.entry.shape([specs[place.stack + part].shape[len(place.index):] for part in place.entry.parts])
             for place in places(cfg)}
