@@ -34,8 +34,9 @@ def import_model(source: pathlib.Path, out: pathlib.Path) -> ModelConfig:
     _refuse_existing(out)
     with tempfile.TemporaryDirectory() as made:
         if source.is_file():
-            cfg, read = hf.config_of(gguf.description(source), source), gguf.GgufSource(source)
-            gguf.write_tokenizer(source, pathlib.Path(made))
+            read = gguf.GgufSource(source)
+            cfg = hf.config_of(gguf.description(read), source)
+            gguf.write_tokenizer(read, pathlib.Path(made))
             tokenizer = tokenizers.load(made)
         elif source.is_dir():
             cfg, read, tokenizer = hf.read_config(source), SafetensorsSource(source), tokenizers.load(source)

@@ -11,7 +11,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import tokenizers
-from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers
+from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers
 
 from r1jax.errors import Missing, UserError, nearest
 from r1jax.interop.sources import Source
@@ -39,11 +39,28 @@ def _by_expression(numbers: str) -> list:
     return [pre_tokenizers.Split(expression, 'isolated'), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
 
 
-# How text is cut before byte pairs are merged, by the name that files have for it.
+@dataclasses.dataclass(frozen=True)
+class Cut:
+    """What the name that files have for how text is cut stands for, beside the pieces themselves.
+
+    Attributes:
+        pieces: how text is cut before byte pairs are merged.
+        normalizer: what is done to it before.
+        whole_first: whether a piece that is a token stays whole, even if merges would make it of others.
+        bos: whether BOS goes first where the file does not say so.
+    """
+
+    pieces: list
+    normalizer: normalizers.Normalizer | None = None
+    whole_first: bool = False
+    bos: bool = False
+
+
+# As tokenizer.json of the models themselves has it; llama.cpp knows that by these names (llama-vocab.cpp).
 CUTS = {
-    'smollm': [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)],
-    'llama-bpe': _by_expression(r'\p{N}{1,3}'),
-    'qwen2': _by_expression(r'\p{N}'),
+    'smollm': Cut([pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]),
+    'llama-bpe': Cut(_by_expression(r'\p{N}{1,3}'), whole_first=True, bos=True),
+    'qwen2': Cut(_by_expression(r'\p{N}'), normalizers.NFC()),
 }
 CONTROL, USER_DEFINED = 3, 4  # token types of llama.cpp
 
@@ -53,14 +70,19 @@ PLAIN = {'F32': np.float32, 'F16': np.float16, 'BF16': ml_dtypes.bfloat16}
 
 
 class GgufSource(Source):
-    """The tensors of a GGUF file."""
+    """The tensors of a GGUF file. Opening one takes seconds: `description` and `write_tokenizer` use what is read here.
+
+    Attributes:
+        reader: the file's GGUFReader.
+        architecture: one of `ARCHITECTURES`.
+    """
 
     def __init__(self, path: pathlib.Path):
         """Raises UserError for a damaged file, another architecture, or a tensor that has no name here."""
         self.where = path
-        self._reader, self._architecture = open_gguf(path)
+        self.reader, self.architecture = open_gguf(path)
         self._tensors = {}
-        for tensor in self._reader.tensors:
+        for tensor in self.reader.tensors:
             if tensor.name != 'rope_freqs.weight':  # follows from the config, see `description`
                 self._tensors[_name(tensor.name, path)] = tensor
         # ggml counts dimensions from the fastest one.
@@ -82,9 +104,9 @@ class GgufSource(Source):
                     f"{self.where}: the tensor '{tensor.name}' is quantised as {tensor.tensor_type.name}, which the package "
                     'gguf cannot undo') from error
         x = x.reshape(self.shapes[name])
-        if self._architecture == 'llama' and name.removesuffix('.weight').endswith(PERMUTED):
+        if self.architecture == 'llama' and name.removesuffix('.weight').endswith(PERMUTED):
             key = 'head_count' if 'q_proj' in name else 'head_count_kv'
-            heads = field(self._reader, f'llama.attention.{key}', self.where)
+            heads = field(self.reader, f'llama.attention.{key}', self.where)
             x = x.reshape(heads, -1, 2, x.shape[1]).swapaxes(1, 2).reshape(x.shape)
         return x
 
@@ -127,9 +149,9 @@ def _name(name: str, path: pathlib.Path) -> str:
     return f'{known[part]}.{kind}' if layer is None else f'model.layers.{layer}.{known[part]}.{kind}'
 
 
-def description(path: pathlib.Path) -> dict[str, Any]:
+def description(source: GgufSource) -> dict[str, Any]:
     """Returns what config.json would say of the file's model, see `hf.config_of`. Raises UserError for what is missing."""
-    reader, architecture = open_gguf(path)
+    reader, architecture, path = source.reader, source.architecture, source.where
 
     def value(key: str, default: Any = None) -> Any:
         return field(reader, f'{architecture}.{key}', path, default)
@@ -177,34 +199,37 @@ def _llama_scaling(factors: np.ndarray, described: dict[str, Any], path: pathlib
     return scaling
 
 
-def write_tokenizer(path: pathlib.Path, folder: pathlib.Path) -> None:
+def write_tokenizer(source: GgufSource, folder: pathlib.Path) -> None:
     """Writes the file's tokenizer as tokenizer.json and tokenizer_config.json.
 
     Raises:
         UserError: for a tokenizer other than byte-level BPE, a damaged one, or a cut of the text that is not in `CUTS`.
     """
-    reader, _ = open_gguf(path)
+    reader, path = source.reader, source.where
     kind = field(reader, 'tokenizer.ggml.model', path)
     if kind != 'gpt2':
         raise UserError(f"{path}: its tokenizer '{kind}' is not supported, only byte-level BPE ('gpt2') is")
-    cut = field(reader, 'tokenizer.ggml.pre', path)
-    if cut not in CUTS:
-        raise UserError(f"{path}: it cuts text as '{cut}', which is not supported{nearest(cut, CUTS)}")
+    name = field(reader, 'tokenizer.ggml.pre', path)
+    if name not in CUTS:
+        raise UserError(f"{path}: it cuts text as '{name}', which is not supported{nearest(name, CUTS)}")
+    cut = CUTS[name]
     tokens, types = field(reader, 'tokenizer.ggml.tokens', path), field(reader, 'tokenizer.ggml.token_type', path)
     merges = [tuple(merge.split(' ')) for merge in field(reader, 'tokenizer.ggml.merges', path)]
     vocabulary = {token: i for i, token in enumerate(tokens)}
     try:
-        tokenizer = tokenizers.Tokenizer(models.BPE(vocabulary, merges))
+        tokenizer = tokenizers.Tokenizer(models.BPE(vocabulary, merges, ignore_merges=cut.whole_first))
     except Exception as error:  # the tokenizers package raises bare Exception
         raise UserError(f'{path}: its tokens and merges make no tokenizer ({error})') from error
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(CUTS[cut])
+    if cut.normalizer:
+        tokenizer.normalizer = cut.normalizer
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(cut.pieces)
     tokenizer.decoder = decoders.ByteLevel()
     added = [(token, kind) for token, kind in zip(tokens, types, strict=True) if kind in (CONTROL, USER_DEFINED)]
     tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token, t in added if t == CONTROL])
     tokenizer.add_tokens([AddedToken(token, normalized=False) for token, t in added if t == USER_DEFINED])
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(folder / 'tokenizer.json'))
-    config = {'add_bos_token': field(reader, 'tokenizer.ggml.add_bos_token', path, False)}
+    config = {'add_bos_token': field(reader, 'tokenizer.ggml.add_bos_token', path, cut.bos)}
     for role in ('bos', 'eos', 'padding'):
         token = field(reader, f'tokenizer.ggml.{role}_token_id', path, -1)
         if token >= 0:

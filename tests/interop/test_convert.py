@@ -57,6 +57,22 @@ def test_what_transformers_wrote_comes_back_bit_for_bit(tmp_path, name, dtype):
     assert reward or other.generation_config.eos_token_id == [1, 2]
 
 
+@pytest.mark.parametrize('name', ['deepseek_v3', 'smollm2'])
+def test_the_tokenizers_of_real_models_come_along(shared, tmp_path, name):
+    size = {'vocab_size': 129_280, 'hidden_size': 8, 'intermediate_size': 8, 'num_hidden_layers': 1}
+    build('llama', 'bfloat16', **size).save_pretrained(tmp_path / 'in')
+    files = [path for path in (shared / 'tokenizers' / name).iterdir() if path.name.startswith('tokenizer')]
+    for path in files:
+        (tmp_path / 'in' / path.name).write_bytes(path.read_bytes())
+    out = convert(tmp_path / 'in', tmp_path)
+    for path in files:
+        assert (out / path.name).read_bytes() == path.read_bytes()
+    one, other = (transformers.AutoTokenizer.from_pretrained(folder) for folder in (tmp_path / 'in', out))
+    chat = [{'role': 'user', 'content': "What's 12345 + 67? 中文"}]
+    assert one.apply_chat_template(chat, return_dict=False) == other.apply_chat_template(chat, return_dict=False)
+    assert (one.bos_token_id, one.eos_token_id) == (other.bos_token_id, other.eos_token_id)
+
+
 def test_an_imported_model_is_trained_in_float32_and_exported_in_any_type(tmp_path):
     write_folder(tmp_path / 'in', 'qwen2', 'bfloat16')
     out = convert(tmp_path / 'in', tmp_path, '--dtype=float32')

@@ -2,6 +2,7 @@
 
 import json
 import struct
+import sys
 
 import numpy as np
 import pytest
@@ -223,3 +224,9 @@ def test_a_tokenizer_that_is_missing_or_damaged(folder, capsys):
     assert 'the folder must hold tokenizer.json or one *.model file' in refused(capsys, folder)
     write_tokenizer(folder)
     assert cli.main(['import', f'--from={folder}', f'--out={folder.parent}/out']) == 0
+
+
+def test_gguf_without_its_package(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'gguf', None)
+    (tmp_path / 'model.gguf').write_bytes(b'GGUF')
+    assert "through the package 'gguf': pip install 'r1jax[gguf]'" in refused(capsys, tmp_path / 'model.gguf')

@@ -35,12 +35,13 @@ def write(path, params, cfg, architecture='llama', quantise=None, leave_out=(), 
           merges=('! !',)):
     """Writes a GGUF file as llama.cpp's converter does, with a tokenizer of letters."""
     writer = library.GGUFWriter(path, architecture)
-    letters = [*(chr(ord('!') + i) for i in range(cfg.vocab_size - 2)), '!!']
+    letters = [*(chr(ord('!') + i) for i in range(cfg.vocab_size - 3)), '!!', '"#']
     writer.add_tokenizer_model('gpt2')
     writer.add_tokenizer_pre(cut)
     writer.add_token_list([*letters, '<end>'])
     writer.add_token_types([library.TokenType.NORMAL] * len(letters) + [library.TokenType.CONTROL])
     writer.add_token_merges(list(merges))
+    writer.add_bos_token_id(0)
     writer.add_eos_token_id(len(letters))
     if scaling:
         writer.add_rope_scaling_type(scaling)
@@ -86,8 +87,9 @@ def random_params(cfg):
 
 
 def read(path):
-    cfg = hf.config_of(gguf.description(path), path)
-    return cfg, hf.read_params(gguf.GgufSource(path), cfg)
+    source = gguf.GgufSource(path)
+    cfg = hf.config_of(gguf.description(source), path)
+    return cfg, hf.read_params(source, cfg)
 
 
 @pytest.mark.parametrize('architecture', ARCHITECTURES)
@@ -133,6 +135,19 @@ def test_the_scaling_of_llama_3_is_read_from_its_factors(tmp_path):
     write(path, random_params(plain), plain, 'llama', factors=factors**2)
     with pytest.raises(UserError, match='rope_freqs.weight.* is not that of Llama 3.1'):
         read(path)
+
+
+@pytest.mark.parametrize('cut, quotes, bos', [('smollm', 2, None), ('llama-bpe', 1, 0), ('qwen2', 2, None)])
+def test_each_name_of_a_cut_stands_for_a_whole_tokenizer(tmp_path, cut, quotes, bos):
+    path = tmp_path / 'model.gguf'
+    write(path, random_params(CFG), CFG, cut=cut)
+    gguf.write_tokenizer(gguf.GgufSource(path), tmp_path)
+    tokenizer = tokenizers.load(tmp_path)
+    assert tokenizer.bos_id == bos and tokenizer.eos_id == 63
+    assert len(tokenizer.encode('!!')) == 1
+    assert len(tokenizer.encode('"#')) == quotes  # a token that no merge makes
+    assert len(tokenizer.encode('E\u0301')) == (0 if cut == 'qwen2' else 1)  # made one letter, which is no token here
+    assert len(tokenizer.encode('12')) == 2
 
 
 def refused(capsys, path) -> str:
@@ -219,7 +234,7 @@ def test_a_real_file_answers_in_the_form_of_its_chat(smollm, tmp_path, capsys):
 
 
 def test_the_tokenizer_of_a_real_file_cuts_as_the_models_own(smollm, shared, tmp_path):
-    gguf.write_tokenizer(smollm, tmp_path)
+    gguf.write_tokenizer(gguf.GgufSource(smollm), tmp_path)
     ours, theirs = tokenizers.load(tmp_path), tokenizers.load(shared / 'tokenizers' / 'smollm2')
     assert (ours.bos_id, ours.eos_id, ours.vocab_size) == (theirs.bos_id, theirs.eos_id, theirs.vocab_size)
     texts = "What's 12345 + 67? It's 12,412.\n\nOK", '  two  spaces\tand 中文, émigré', '<|im_start|>user\nhi<|im_end|>'
