@@ -6,6 +6,7 @@ model is what transformers calls a classifier of sequences with one label.
 
 import collections
 import dataclasses
+import functools
 import json
 import math
 import pathlib
@@ -13,9 +14,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import safetensors.numpy
 from jax.experimental import multihost_utils
+from jax.sharding import NamedSharding, PartitionSpec
 
 from r1jax.errors import UserError, nearest
 from r1jax.interop.sources import FP8_BLOCK, INDEX, SINGLE, SafetensorsSource, Source
@@ -287,7 +290,7 @@ def write(
 
     def stored(place: Place) -> np.dtype:
         own = arrays[place.stack + place.entry.parts[0]].dtype
-        return np.dtype(own if dtype is None or place.name.endswith(BALANCE) else jax.numpy.dtype(dtype))
+        return np.dtype(own if dtype is None or place.name.endswith(BALANCE) else jnp.dtype(dtype))
 
     def tensor(place: Place) -> np.ndarray:
         parts = [_fetch(arrays[place.stack + part], place.index) for part in place.entry.parts]
@@ -330,16 +333,37 @@ def write(
 
 def _fetch(x: jax.Array, index: tuple[int, ...]) -> np.ndarray:
     """Returns one layer (and expert) of a parameter on the host, brought together from all devices."""
-    bits = _bits(x, index)
+    if not isinstance(x.sharding, NamedSharding):  # on one device
+        return np.asarray(x[index])
+    bits = take(x, index, x.sharding)
     if not bits.is_fully_addressable:
         bits = multihost_utils.process_allgather(bits, tiled=True)
     return np.asarray(bits).view(x.dtype)
 
 
-@jax.jit
-def _bits(x: jax.Array, index: tuple[int, ...]) -> jax.Array:
-    """As integers, because what lies on one device reaches the others by adding their zeros to it: -0. would become 0."""
-    return jax.lax.bitcast_convert_type(x, f'uint{8 * x.dtype.itemsize}')[index]
+@functools.partial(jax.jit, static_argnames='sharding')
+def take(x: jax.Array, index: tuple[int, ...], sharding: NamedSharding) -> jax.Array:
+    """Returns the bits of x[index] as integers, on all devices; what is left of the dimensions is split as it was.
+
+    The compiler would bring the whole of x to all devices first. Here the one that has the place adds it to the zeros of the
+    others: integers, because in floating point -0 + 0 is 0.
+    """
+    spec = (*sharding.spec, *[None] * (x.ndim - len(sharding.spec)))
+
+    def local(bits: jax.Array) -> jax.Array:
+        mine, axes = True, ()
+        for i, axis in zip(index, spec, strict=False):
+            n = bits.shape[0]
+            if axis is not None:
+                i, axes = i - n * jax.lax.axis_index(axis), (*axes, *([axis] if isinstance(axis, str) else axis))
+                mine &= (0 <= i) & (i < n)
+            bits = jax.lax.dynamic_index_in_dim(bits, jnp.clip(i, 0, n - 1), keepdims=False)
+        # Not all devices add numbers of 16 bits.
+        return jax.lax.psum(jnp.where(mine, bits, 0).astype(jnp.uint32), axes).astype(bits.dtype) if axes else bits
+
+    bits = jax.lax.bitcast_convert_type(x, f'uint{8 * x.dtype.itemsize}')
+    return jax.shard_map(
+        local, mesh=sharding.mesh, in_specs=PartitionSpec(*spec), out_specs=PartitionSpec(*spec[len(index):]))(bits)
 
 
 def _write_json(path: pathlib.Path, content: Mapping[str, Any]) -> None:

@@ -100,3 +100,21 @@ def test_a_tensor_is_not_read_before_it_is_its_turn(tmp_path, monkeypatch):
     monkeypatch.setattr(np, 'fromfile', lambda *args, **more: sizes.append(args[2]) or fromfile(*args, **more))
     source.read('model.layers.1.mlp.experts.3.up_proj.weight')
     assert sizes == [4 * 24 * 32]
+
+
+@pytest.mark.parametrize('dtype', ['bfloat16', 'float32'])
+@pytest.mark.parametrize('spec, most', [
+    ((None, 'expert', 'fsdp'), 3), ((None, ('fsdp', 'expert')), 8), ((None, None, ('data', 'expert')), 1), ((), 1)])
+def test_an_expert_is_taken_without_bringing_all_of_them_to_every_device(spec, most, dtype):
+    mesh = make_mesh(MeshConfig(data=2, fsdp=2, expert=2))
+    x = np.random.default_rng(0).normal(size=(3, 16, 8, 64)).astype(dtype)
+    x[:, :, 0] = -0.0
+    where = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*spec))
+    array = jax.device_put(x, where)
+    bits = f'uint{8 * x.dtype.itemsize}'
+    for index in ((2, 11), (0, 0), (1, 15), (1,), ()):
+        np.testing.assert_array_equal(hf.take(array, index, where), x.view(bits)[index])
+    expert = x[0, 0].astype(np.float32).nbytes
+    compiled = hf.take.lower(array, (2, 11), where).compile()
+    assert compiled.memory_analysis().temp_size_in_bytes <= most * expert < x.nbytes / 2
+    assert 'all-gather' not in compiled.as_text()
