@@ -65,7 +65,7 @@ CUTS = {
 CONTROL, USER_DEFINED = 3, 4  # token types of llama.cpp
 
 
-# Types of tensors that are not quantised; others are turned into float32, which holds a factor times an integer exactly.
+# Types of tensors that are not quantised; others are turned into float32, in which ggml has their factors multiplied.
 PLAIN = {'F32': np.float32, 'F16': np.float16, 'BF16': ml_dtypes.bfloat16}
 
 
