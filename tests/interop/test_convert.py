@@ -2,10 +2,13 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
 
 from r1jax import __main__ as cli
+from r1jax.data import tinyworld, tokenizers
+from r1jax.models import transformer
 from r1jax.parallel.mesh import MeshConfig, make_mesh
 from r1jax.parallel.rules import TRAINING, Sharding
 from r1jax.runtime.checkpoint import load_model
@@ -84,6 +87,21 @@ def test_an_imported_model_is_trained_in_float32_and_exported_in_any_type(tmp_pa
         params = load_model(tmp_path / folder, sharding).params
         assert {str(x.dtype) for x in params.layers.attn.__dict__.values() if x is not None} == {'float32'}
         np.testing.assert_array_equal(params.embed_VD, before['model.embed_tokens.weight'].float().numpy())
+
+
+@pytest.mark.parametrize('name', ['tiny_base', 'tiny_student'])
+def test_a_shipped_model_has_its_logits_in_transformers(tmp_path, name):
+    assert cli.main(['export', f'--checkpoint=package:{name}', f'--out={tmp_path}/out']) == 0
+    model = load_model(f'package:{name}', Sharding(make_mesh(MeshConfig(), jax.devices()[:1]), TRAINING))
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / 'out', dtype=torch.float32)
+    # Not with AutoTokenizer: what transformers makes of a SentencePiece model with symbols of its own cuts otherwise.
+    tokenizer = tokenizers.load(tmp_path / 'out')
+    assert tokenizer.eos_id == model.tokenizer.eos_id == theirs.generation_config.eos_token_id
+    tokens = np.array([tokenizer.encode(tinyworld.document_at(0)[:400])])
+    where = np.arange(tokens.size)[None]
+    out = transformer.forward(model.params, tokens, where, np.ones_like(tokens), model.cfg)
+    wanted = theirs(torch.tensor(tokens)).logits.detach().numpy()
+    np.testing.assert_allclose(out.hidden_BTD @ transformer.head(model.params), wanted, atol=1e-3)
 
 
 def test_a_number_that_a_type_cannot_hold_is_not_written(tmp_path, capsys):
