@@ -33,11 +33,12 @@ setuptools.setup(
     extras_require={
         # Only r1jax/data/tasks.py needs these; the rest runs without TensorFlow.
         'data': ['seqio>=0.0.20', 'tensorflow>=2.18', 'tensorflow-datasets>=4.9.9'],
+        'gguf': ['gguf>=0.19'],  # brings pyyaml, requests and tqdm
         'judge': ['openai>=1.60'],  # for judges behind an endpoint
         'tpu': ['jax[tpu]'],
         'cuda': ['jax[cuda12]'],
         # torch and transformers are references that models and losses are compared with, nothing more.
-        'test': ['openai>=1.60', 'pytest>=8', 'pytest-xdist>=3.6', 'torch>=2.5', 'transformers>=4.50'],
+        'test': ['gguf>=0.19', 'openai>=1.60', 'pytest>=8', 'pytest-xdist>=3.6', 'torch>=2.5', 'transformers>=4.50'],
         'notebook': ['jupyterlab>=4', 'matplotlib>=3.9'],
     },
 )

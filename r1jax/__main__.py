@@ -74,14 +74,20 @@ def _sample(args: argparse.Namespace) -> None:
 def _import(args: argparse.Namespace) -> None:
     from r1jax.interop.convert import import_model
     from r1jax.models.transformer import n_params
-    model = import_model(args.source, args.out)
-    print(f'{args.out}: {n_params(model.cfg) / 1e6:,.1f} M parameters, {model.cfg.n_layers} layers, '
-          f'a vocabulary of {model.cfg.vocab_size:,}')
+    from r1jax.parallel import distributed
+    distributed.start()
+    cfg = import_model(args.source, args.out)
+    if distributed.is_leader():
+        print(f'{args.out}: {n_params(cfg) / 1e6:,.1f} M parameters, {cfg.n_layers} layers, a vocabulary of '
+              f'{cfg.vocab_size:,}')
 
 
 def _export(args: argparse.Namespace) -> None:
     from r1jax.interop.convert import export_model
-    for path in export_model(args.checkpoint, args.out, args.dtype, int(args.shard_gb * 1e9)):
+    from r1jax.parallel import distributed
+    distributed.start()
+    written = export_model(args.checkpoint, args.out, args.dtype, int(args.shard_gb * 1e9))
+    for path in written if distributed.is_leader() else ():
         print(f'{path} ({path.stat().st_size / 1e6:,.1f} MB)')
 
 
@@ -207,7 +213,8 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     imported = command(
         'import', _import, 'turn a model of others into a model folder',
         'Reads a Hugging Face folder (config.json, safetensors, tokenizer) of Llama, Qwen2, Qwen3 or DeepSeek-V3, float8\n'
-        'blocks included, or a GGUF file of the first three. Nothing is written if anything is missing or damaged.',
+        'blocks included, or a GGUF file of the first three. Parameters stay in the types in which they are stored; float8\n'
+        'becomes bfloat16, what GGUF has quantised float32. Nothing is written if anything is missing or damaged.',
         'python -m r1jax import --from=Qwen2.5-Math-1.5B --out=checkpoints/qwen2.5-math-1.5b')
     imported.add_argument('--from', required=True, dest='source', metavar='DIR_OR_FILE', type=Path, help='what to read')
     imported.add_argument('--out', required=True, metavar='DIR', type=Path, help='the folder to write')
@@ -219,8 +226,9 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     add = export.add_argument
     add('--checkpoint', required=True, metavar='DIR', help='a checkpoint folder, or package:NAME for a shipped model')
     add('--out', required=True, metavar='DIR', type=Path, help='the folder to write')
-    add('--dtype', choices=('float32', 'bfloat16', 'float16'), default='bfloat16', help='of the weights (%(default)s)')
-    add('--shard_gb', type=_at_least(float, 0.001), default=5.0, metavar='GB', help='largest file (default %(default)s)')
+    add('--dtype', choices=('float32', 'bfloat16', 'float16'),
+        help='of the weights (default: that of the checkpoint, which is float32 for what was trained here)')
+    add('--shard_gb', type=_at_least(float, 0.00001), default=5.0, metavar='GB', help='largest file (default %(default)s)')
 
     plan = command(
         'plan', _plan, 'see whether a stage fits on TPUs, and how long it takes at least, without any TPU',

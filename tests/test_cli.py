@@ -197,7 +197,7 @@ def test_tasks_lists_what_can_be_named(monkeypatch, capsys):
 
 
 @pytest.mark.parametrize('argv, said', [
-    ([], 'no command given (known: run, eval, sample, tasks, report; see r1jax --help)'),
+    ([], 'no command given (known: run, eval, sample, import, export, tasks, report; see r1jax --help)'),
     (['rnu'], "unknown command 'rnu' (did you mean 'run'?)"),
     (['--verison'], "unknown flag '--verison' of r1jax"),
     (['run', '--cnfig=x'], "'--cnfig' of r1jax run (did you mean '--config'?)"),
@@ -209,6 +209,9 @@ def test_tasks_lists_what_can_be_named(monkeypatch, capsys):
     (['eval', '--checkpoint=c', '--task=t', '--samples=0'], '--samples: must be at least 1, got 0'),
     (['eval', '--checkpoint=c', '--task=t', '--top_p=2'], '--top_p: must be at least 0 and at most 1, got 2'),
     (['eval', '--checkpoint=c', '--task=t', '--temperature=nan'], 'must be at least 0, got nan'),
+    (['import', '--out=o'], 'arguments are required: --from (see r1jax import --help)'),
+    (['export', '--checkpoint=c', '--out=o', '--dtype=int8'], "--dtype: invalid choice: 'int8'"),
+    (['export', '--checkpoint=c', '--out=o', '--shard_gb=0'], '--shard_gb: must be at least 1e-05, got 0'),
     (['run', '--config=no/such/file.py', '--workdir=w'], "there is no experiment file 'no/such/file.py'"),
 ])
 def test_mistakes(calls, capsys, monkeypatch, tmp_path, argv, said):

@@ -29,7 +29,8 @@ def main():
     sharding = Sharding(make_mesh(MeshConfig()), DECODING)
     model = load_model(args.model, sharding)
     args.out.mkdir(parents=True, exist_ok=True)
-    hf.write(args.out, model.params, model.cfg, eos=model.tokenizer.eos_id, bos=model.tokenizer.bos_id)
+    hf.write(
+        args.out, model.params, model.cfg, eos=model.tokenizer.eos_id, bos=model.tokenizer.bos_id, dtype='bfloat16')
     model.tokenizer.save(args.out)
 
     shipped = load_model(str(args.out), sharding)

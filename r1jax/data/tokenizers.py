@@ -24,8 +24,10 @@ from r1jax.errors import UserError
 
 # Tags that the reward functions read: part of the text, even where a tokenizer file calls them special.
 KEPT_TAGS = ('<think>', '</think>', '<answer>', '</answer>')
-# What a Hugging Face folder may hold beside tokenizer.json; copied along by `save`.
-_COMPANIONS = ('tokenizer_config.json', 'special_tokens_map.json', 'added_tokens.json', 'chat_template.jinja')
+# What a Hugging Face folder may hold beside the tokenizer itself; copied along by `save`. The last one says which tokens end
+# a response, often more than one of them.
+_COMPANIONS = (
+    'tokenizer_config.json', 'special_tokens_map.json', 'added_tokens.json', 'chat_template.jinja', 'generation_config.json')
 
 
 class Tokenizer(abc.ABC):
@@ -69,7 +71,7 @@ class Tokenizer(abc.ABC):
 
     @abc.abstractmethod
     def save(self, folder: str | pathlib.Path) -> None:
-        """Copies the tokenizer's file(s) into `folder`, which `load` then reads."""
+        """Copies the tokenizer's file and what stands beside it into `folder`, which `load` then reads."""
 
     def _text_ids(self, ids: Sequence[int]) -> list[int]:
         return [int(i) for i in ids if 0 <= i < self.vocab_size and int(i) not in self.special_ids]
@@ -110,9 +112,7 @@ class SentencePieceTokenizer(Tokenizer):
         return (self._continue if continues else self._start).decode(self._text_ids(ids))
 
     def save(self, folder: str | pathlib.Path) -> None:
-        folder = pathlib.Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        _copy(self._path, folder / 'tokenizer.model')
+        _copy_with_companions(self._path, pathlib.Path(folder), 'tokenizer.model')
 
 
 class HuggingFaceTokenizer(Tokenizer):
@@ -149,7 +149,7 @@ class HuggingFaceTokenizer(Tokenizer):
         if eos_id is None:
             raise UserError(f'tokenizer {path}: neither an eos_token in tokenizer_config.json nor an '
                             'eos_token_id in config.json beside it')
-        pad_id = special('pad')
+        self._named_pad = special('pad')
         self._named_bos = special('bos')
         # A named BOS need not stand before a prompt: Qwen2.5 has one in config.json and never writes it.
         adds = config.get('add_bos_token')
@@ -157,7 +157,7 @@ class HuggingFaceTokenizer(Tokenizer):
             adds = self._named_bos in self._start.encode('a', add_special_tokens=True).ids[:1]
         self.bos_id = self._named_bos if adds else None
         self.eos_id = eos_id
-        self.pad_id = eos_id if pad_id is None else pad_id
+        self.pad_id = eos_id if self._named_pad is None else self._named_pad
         self.vocab_size = max(self._start.get_vocab(with_added_tokens=True).values()) + 1
         added = self._start.get_added_tokens_decoder().items()
         named = {i for i in (self._named_bos, self.eos_id, self.pad_id) if i is not None}
@@ -173,13 +173,9 @@ class HuggingFaceTokenizer(Tokenizer):
 
     def save(self, folder: str | pathlib.Path) -> None:
         folder = pathlib.Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        _copy(self._path, folder / 'tokenizer.json')
-        for name in _COMPANIONS:
-            if (self._path.parent / name).exists():
-                _copy(self._path.parent / name, folder / name)
-        # BOS and EOS may have come from the model's config.json, which an export writes anew.
-        roles = {'bos_token': self.bos_id, 'eos_token': self.eos_id, 'pad_token': self.pad_id}
+        _copy_with_companions(self._path, folder, 'tokenizer.json')
+        # They may have come from the model's config.json, which an export writes anew.
+        roles = {'bos_token': self.bos_id, 'eos_token': self.eos_id, 'pad_token': self._named_pad}
         config = _read_json(folder / 'tokenizer_config.json')
         missing = {
             role: self._start.id_to_token(i) for role, i in roles.items() if i is not None and config.get(role) is None}
@@ -269,6 +265,14 @@ def train_sentencepiece(
     temporary.write_bytes(model.getvalue())
     os.replace(temporary, out_path)  # a start that is killed here leaves no half of it for the next one
     return load(out_path)
+
+
+def _copy_with_companions(path: pathlib.Path, folder: pathlib.Path, name: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    _copy(path, folder / name)
+    for companion in _COMPANIONS:
+        if (path.parent / companion).exists():
+            _copy(path.parent / companion, folder / companion)
 
 
 def _copy(source: pathlib.Path, target: pathlib.Path) -> None:

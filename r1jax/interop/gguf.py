@@ -8,9 +8,10 @@ import pathlib
 import re
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import tokenizers
-from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers
+from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers
 
 from r1jax.errors import Missing, UserError, nearest
 from r1jax.interop.sources import Source
@@ -38,55 +39,93 @@ def _by_expression(numbers: str) -> list:
     return [pre_tokenizers.Split(expression, 'isolated'), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
 
 
-# How text is cut before byte pairs are merged, by the name that files have for it.
+@dataclasses.dataclass(frozen=True)
+class Cut:
+    """What the name that files have for how text is cut stands for, beside the pieces themselves.
+
+    Attributes:
+        pieces: how text is cut before byte pairs are merged.
+        normalizer: what is done to it before.
+        whole_first: whether a piece that is a token stays whole, even if merges would make it of others.
+        bos: whether BOS goes first where the file does not say so.
+    """
+
+    pieces: list
+    normalizer: normalizers.Normalizer | None = None
+    whole_first: bool = False
+    bos: bool = False
+
+
+# As tokenizer.json of the models themselves has it; llama.cpp knows that by these names (llama-vocab.cpp).
 CUTS = {
-    'smollm': [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)],
-    'llama-bpe': _by_expression(r'\p{N}{1,3}'),
-    'qwen2': _by_expression(r'\p{N}'),
+    'smollm': Cut([pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]),
+    'llama-bpe': Cut(_by_expression(r'\p{N}{1,3}'), whole_first=True, bos=True),
+    'qwen2': Cut(_by_expression(r'\p{N}'), normalizers.NFC()),
 }
 CONTROL, USER_DEFINED = 3, 4  # token types of llama.cpp
 
 
+# Types of tensors that are not quantised; others are turned into float32, in which ggml has their factors multiplied.
+PLAIN = {'F32': np.float32, 'F16': np.float16, 'BF16': ml_dtypes.bfloat16}
+
+
 class GgufSource(Source):
-    """The tensors of a GGUF file, dequantised to float32."""
+    """The tensors of a GGUF file. Opening one takes seconds: `description` and `write_tokenizer` use what is read here.
+
+    Attributes:
+        reader: the file's GGUFReader.
+        architecture: one of `ARCHITECTURES`.
+    """
 
     def __init__(self, path: pathlib.Path):
         """Raises UserError for a damaged file, another architecture, or a tensor that has no name here."""
         self.where = path
-        self._reader = open_gguf(path)
-        self._architecture = field(self._reader, 'general.architecture', path)
-        if self._architecture not in ARCHITECTURES:
-            raise UserError(
-                f"{path}: cannot read the architecture '{self._architecture}'{nearest(self._architecture, ARCHITECTURES)}")
+        self.reader, self.architecture = open_gguf(path)
         self._tensors = {}
-        for tensor in self._reader.tensors:
+        for tensor in self.reader.tensors:
             if tensor.name != 'rope_freqs.weight':  # follows from the config, see `description`
                 self._tensors[_name(tensor.name, path)] = tensor
         # ggml counts dimensions from the fastest one.
         self.shapes = {name: tuple(map(int, reversed(tensor.shape))) for name, tensor in self._tensors.items()}
+        self.dtypes = {
+            name: np.dtype(PLAIN.get(tensor.tensor_type.name, np.float32)) for name, tensor in self._tensors.items()}
 
     def read(self, name: str) -> np.ndarray:
         from gguf import quants
 
         tensor = self._tensors[name]
-        x = quants.dequantize(tensor.data, tensor.tensor_type).astype(np.float32, copy=False).reshape(self.shapes[name])
-        if self._architecture == 'llama' and name.removesuffix('.weight').endswith(PERMUTED):
+        if tensor.tensor_type.name in PLAIN:
+            x = tensor.data.view(self.dtypes[name])
+        else:
+            try:
+                x = quants.dequantize(tensor.data, tensor.tensor_type)
+            except NotImplementedError as error:
+                raise UserError(
+                    f"{self.where}: the tensor '{tensor.name}' is quantised as {tensor.tensor_type.name}, which the package "
+                    'gguf cannot undo') from error
+        x = x.reshape(self.shapes[name])
+        if self.architecture == 'llama' and name.removesuffix('.weight').endswith(PERMUTED):
             key = 'head_count' if 'q_proj' in name else 'head_count_kv'
-            heads = field(self._reader, f'llama.attention.{key}', self.where)
+            heads = field(self.reader, f'llama.attention.{key}', self.where)
             x = x.reshape(heads, -1, 2, x.shape[1]).swapaxes(1, 2).reshape(x.shape)
         return x
 
 
-def open_gguf(path: pathlib.Path):
-    """Returns the file's GGUFReader. Raises UserError for a file that is none or is cut."""
+def open_gguf(path: pathlib.Path) -> tuple[Any, str]:
+    """Returns the file's GGUFReader and its architecture. Raises UserError for one that is damaged or of another one."""
     try:
         import gguf
     except ImportError as error:
         raise Missing("GGUF files are read through the package 'gguf': pip install 'r1jax[gguf]'") from error
     try:
-        return gguf.GGUFReader(path)
-    except (ValueError, KeyError, IndexError, OSError) as error:
-        raise UserError(f'{path} is no GGUF file, or is damaged: {error}') from error
+        reader = gguf.GGUFReader(path)
+    # It trusts what it reads, and stumbles over damage in as many ways as there are bytes.
+    except Exception as error:
+        raise UserError(f'{path} is no GGUF file, or is damaged: {type(error).__name__}: {error}') from error
+    architecture = field(reader, 'general.architecture', path)
+    if architecture not in ARCHITECTURES:
+        raise UserError(f"{path}: cannot read the architecture '{architecture}'{nearest(str(architecture), ARCHITECTURES)}")
+    return reader, architecture
 
 
 def field(reader, key: str, path: pathlib.Path, default: Any = None) -> Any:
@@ -94,7 +133,10 @@ def field(reader, key: str, path: pathlib.Path, default: Any = None) -> Any:
     found = reader.fields.get(key)
     if found is None and default is None:
         raise UserError(f"{path}: its metadata lack '{key}'{nearest(key, reader.fields)}")
-    return default if found is None else found.contents()
+    try:
+        return default if found is None else found.contents()
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is damaged: '{key}' of its metadata is no text") from error
 
 
 def _name(name: str, path: pathlib.Path) -> str:
@@ -107,17 +149,16 @@ def _name(name: str, path: pathlib.Path) -> str:
     return f'{known[part]}.{kind}' if layer is None else f'model.layers.{layer}.{known[part]}.{kind}'
 
 
-def description(path: pathlib.Path) -> dict[str, Any]:
+def description(source: GgufSource) -> dict[str, Any]:
     """Returns what config.json would say of the file's model, see `hf.config_of`. Raises UserError for what is missing."""
-    reader = open_gguf(path)
-    architecture = field(reader, 'general.architecture', path)
-    if architecture not in ARCHITECTURES:
-        raise UserError(f"{path}: cannot read the architecture '{architecture}'{nearest(architecture, ARCHITECTURES)}")
+    reader, architecture, path = source.reader, source.architecture, source.where
 
     def value(key: str, default: Any = None) -> Any:
         return field(reader, f'{architecture}.{key}', path, default)
 
     names = {tensor.name: tensor for tensor in reader.tensors}
+    if 'token_embd.weight' not in names:
+        raise UserError(f"{path}: the tensor 'token_embd.weight' is missing{nearest('token_embd.weight', names)}")
     heads, width = value('attention.head_count'), value('embedding_length')
     described = {
         'architectures': [ARCHITECTURES[architecture]],
@@ -158,31 +199,37 @@ def _llama_scaling(factors: np.ndarray, described: dict[str, Any], path: pathlib
     return scaling
 
 
-def write_tokenizer(path: pathlib.Path, folder: pathlib.Path) -> None:
+def write_tokenizer(source: GgufSource, folder: pathlib.Path) -> None:
     """Writes the file's tokenizer as tokenizer.json and tokenizer_config.json.
 
     Raises:
-        UserError: for a tokenizer other than byte-level BPE, or a cut of the text that is not in `CUTS`.
+        UserError: for a tokenizer other than byte-level BPE, a damaged one, or a cut of the text that is not in `CUTS`.
     """
-    reader = open_gguf(path)
+    reader, path = source.reader, source.where
     kind = field(reader, 'tokenizer.ggml.model', path)
     if kind != 'gpt2':
         raise UserError(f"{path}: its tokenizer '{kind}' is not supported, only byte-level BPE ('gpt2') is")
-    cut = field(reader, 'tokenizer.ggml.pre', path)
-    if cut not in CUTS:
-        raise UserError(f"{path}: it cuts text as '{cut}', which is not supported{nearest(cut, CUTS)}")
+    name = field(reader, 'tokenizer.ggml.pre', path)
+    if name not in CUTS:
+        raise UserError(f"{path}: it cuts text as '{name}', which is not supported{nearest(name, CUTS)}")
+    cut = CUTS[name]
     tokens, types = field(reader, 'tokenizer.ggml.tokens', path), field(reader, 'tokenizer.ggml.token_type', path)
     merges = [tuple(merge.split(' ')) for merge in field(reader, 'tokenizer.ggml.merges', path)]
     vocabulary = {token: i for i, token in enumerate(tokens)}
-    tokenizer = tokenizers.Tokenizer(models.BPE(vocabulary, merges))
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(CUTS[cut])
+    try:
+        tokenizer = tokenizers.Tokenizer(models.BPE(vocabulary, merges, ignore_merges=cut.whole_first))
+    except Exception as error:  # the tokenizers package raises bare Exception
+        raise UserError(f'{path}: its tokens and merges make no tokenizer ({error})') from error
+    if cut.normalizer:
+        tokenizer.normalizer = cut.normalizer
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(cut.pieces)
     tokenizer.decoder = decoders.ByteLevel()
     added = [(token, kind) for token, kind in zip(tokens, types, strict=True) if kind in (CONTROL, USER_DEFINED)]
     tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token, t in added if t == CONTROL])
     tokenizer.add_tokens([AddedToken(token, normalized=False) for token, t in added if t == USER_DEFINED])
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(folder / 'tokenizer.json'))
-    config = {'add_bos_token': field(reader, 'tokenizer.ggml.add_bos_token', path, False)}
+    config = {'add_bos_token': field(reader, 'tokenizer.ggml.add_bos_token', path, cut.bos)}
     for role in ('bos', 'eos', 'padding'):
         token = field(reader, f'tokenizer.ggml.{role}_token_id', path, -1)
         if token >= 0:

@@ -110,7 +110,6 @@ SECOND_TOKEN = (
     Entry('eh_proj.weight', ('join',), inputs=2),
     Entry('shared_head.norm.weight', ('norm',)),
 )
-COPIES = ('embed_tokens.weight', 'shared_head.head.weight')
 
 
 def places(cfg: ModelConfig) -> Iterator[Place]:
@@ -130,10 +129,17 @@ def places(cfg: ModelConfig) -> Iterator[Place]:
         yield from _layer_places(cfg, cfg.n_layers, 'mtp.layer.', 0, with_experts=cfg.experts is not None)
 
 
-def copies(cfg: ModelConfig) -> set[str]:
-    """Names under which files may repeat the embedding and the head."""
-    second = {f'model.layers.{cfg.n_layers}.{name}' for name in COPIES} if cfg.mtp else set()
-    return second | ({HEAD.name} if cfg.tie_embeddings else set())
+def copies(cfg: ModelConfig) -> list[Place]:
+    """Returns the tensors under whose names files may repeat the embedding or the head (`entry.name`)."""
+    return ([Place(HEAD.name, TOP[0], '', ())] if cfg.tie_embeddings else []) + second_token_copies(cfg)
+
+
+def second_token_copies(cfg: ModelConfig) -> list[Place]:
+    """Returns those of them that the module which predicts the token after the next one has in released checkpoints."""
+    layer, head = f'model.layers.{cfg.n_layers}', TOP[0] if cfg.tie_embeddings else HEAD
+    return [
+        Place(f'{layer}.embed_tokens.weight', TOP[0], '', ()),
+        Place(f'{layer}.shared_head.head.weight', head, '', ())] if cfg.mtp else []
 
 
 def _layer_places(cfg: ModelConfig, number: int, stack: str, index: int, *, with_experts: bool) -> Iterator[Place]:

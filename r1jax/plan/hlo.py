@@ -211,18 +211,22 @@ def _group(attributes: str) -> tuple[int, ...]:
     pairs = re.search(r'source_target_pairs=\{\{(\d+),(\d+)\}', attributes)
     if pairs:
         return tuple(map(int, pairs.groups()))
-    if mesh := re.search(r"replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}", attributes):
+    if mesh := re.search(r"replica_groups=mesh\[([^\]]*)\](?:, device_ids=\(([^ ]*)\))? \{([^}]*)\}", attributes):
         return _of_mesh(*mesh.groups())
     if groups := re.search(r'replica_groups=\{\{([\d,]*)\}', attributes):
         return tuple(map(int, groups.group(1).split(',')))
-    if iota := re.search(r'replica_groups=(\[[\d,]*\]<=\S*?),? ', attributes + ' '):
-        return _iota(iota.group(1))
+    if iota := re.search(r'replica_groups=\[\d+,(\d+)\]<=([^ ]*?),? ', attributes + ' '):
+        return _iota(iota.group(2))[:int(iota.group(1))]
     return ()
 
 
 @functools.cache
-def _of_mesh(axes: str, group: str) -> tuple[int, ...]:
-    """The devices of "'a'=4,'b'=2" that differ from device 0 along the named axes; "'a':(2)2" are the last 2 of 4 there."""
+def _of_mesh(axes: str, order: str | None, group: str) -> tuple[int, ...]:
+    """The devices of "'a'=4,'b'=2" that differ from the first one along the named axes; "'a':(2)2" are the last 2 of 4 there.
+
+    Args:
+        order: in which order the devices are laid out in that mesh, as `_iota` reads it; None is their own.
+    """
     sizes = {name: int(size) for name, size in re.findall(r"'([^']*)'=(\d+)", axes)}
     names, shape, strides = list(sizes), [], []
     for name, before, size in re.findall(r"'([^']*)'(?::\((\d+)\)(\d+))?", group):
@@ -230,21 +234,22 @@ def _of_mesh(axes: str, group: str) -> tuple[int, ...]:
         whole, before, size = sizes[name], int(before or 1), int(size or sizes[name])
         shape.append(size)
         strides.append(inner * (whole // (before * size)))
-    return tuple(_places(shape, strides, math.prod(shape)))
+    laid_out = _iota(order) if order else range(math.prod(sizes.values()))
+    return tuple(laid_out[place] for place in _places(shape, strides, math.prod(shape)))
 
 
 @functools.cache
 def _iota(said: str) -> tuple[int, ...]:
-    """The first row of '[rows,columns]<=[dimensions]T(order)': the devices in that order, in rows."""
-    rows, dimensions, order = re.match(r'\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?', said).groups()
+    """The devices in the order of '[dimensions]T(order)': those of an array of these dimensions, transposed so."""
+    dimensions, order = re.match(r'\[([\d,]+)\](?:T\(([\d,]+)\))?', said).groups()
     shape = [int(n) for n in dimensions.split(',')]
     order = [int(n) for n in order.split(',')] if order else list(range(len(shape)))
     strides = [math.prod(shape[i + 1:]) for i in range(len(shape))]
-    columns = int(rows.split(',')[1])
-    return tuple(_places([shape[i] for i in order], [strides[i] for i in order], columns))
+    return tuple(_places([shape[i] for i in order], [strides[i] for i in order], math.prod(shape)))
 
 
 def _places(shape: list[int], strides: list[int], n: int) -> Iterator[int]:
+    """The first n places of an array of this shape and these strides, last dimension first."""
     for place in range(n):
         index = 0
         for size, stride in zip(reversed(shape), reversed(strides), strict=True):

@@ -81,23 +81,39 @@ def load_model(spec: str | pathlib.Path, sharding: Sharding, execution: Executio
     Raises:
         UserError: if the folder, a file or a tensor is missing or damaged, or the mesh does not divide the parameters.
     """
-    folder, cfg = resolve(spec), read_config(spec)
-    if (folder / 'model.json').exists():
-        with ocp.StandardCheckpointer() as checkpointer:
-            try:
-                params = checkpointer.restore((folder / 'params').absolute(), abstract_params(cfg, sharding))
-            except (ValueError, FileNotFoundError, KeyError) as error:
-                raise UserError(f"{folder / 'params'} cannot be read: {str(error).splitlines()[0]}") from error
-    else:
-        params = hf.read_params(SafetensorsSource(folder), cfg, transformer.shardings(cfg, sharding))
-    return Model(params, execution.of(cfg), tokenizers.load(folder))
+    cfg = read_config(spec)
+    params = load_params(spec, cfg, transformer.shardings(cfg, sharding))
+    return Model(params, execution.of(cfg), tokenizers.load(resolve(spec)))
 
 
-def abstract_params(cfg: ModelConfig, sharding: Sharding) -> transformer.Params:
-    """Returns Params of ShapeDtypeStructs with shardings: what orbax needs to know to restore."""
-    return jax.tree.map(
-        lambda spec, where: jax.ShapeDtypeStruct(spec.shape, spec.dtype, sharding=where),
-        transformer.abstract(cfg), transformer.shardings(cfg, sharding))
+def load_params(
+    spec: str | pathlib.Path, cfg: ModelConfig, shardings: transformer.Params, *, as_stored: bool = False,
+) -> transformer.Params:
+    """Reads the parameters of a model folder of this description.
+
+    Args:
+        shardings: where they shall lie, as `transformer.shardings` gives it.
+        as_stored: whether they stay in the types of the files; else they come as float32, whatever those are.
+
+    Raises:
+        UserError: if a file or a tensor is missing or damaged.
+    """
+    folder = resolve(spec)
+    if not (folder / 'model.json').exists():
+        return hf.read_params(SafetensorsSource(folder), cfg, shardings, dtype=None if as_stored else 'float32')
+    path, specs = (folder / 'params').absolute(), transformer.abstract(cfg)
+    with ocp.StandardCheckpointer() as checkpointer:
+        try:
+            if as_stored:
+                stored = hf.by_path(checkpointer.metadata(path).item_metadata.tree)  # a dictionary of dictionaries
+                dtypes = jax.tree.unflatten(jax.tree.structure(specs), [stored[name].dtype for name in hf.by_path(specs)])
+            else:
+                dtypes = jax.tree.map(lambda spec: spec.dtype, specs)
+            return checkpointer.restore(path, jax.tree.map(
+                lambda spec, dtype, where: jax.ShapeDtypeStruct(spec.shape, dtype, sharding=where),
+                specs, dtypes, shardings))
+        except (ValueError, FileNotFoundError, KeyError) as error:
+            raise UserError(f'{path} cannot be read: {str(error).splitlines()[0]}') from error
 
 
 def save_model(folder: pathlib.Path, model: Model) -> None:

@@ -2,13 +2,17 @@
 
 import dataclasses
 import importlib.util
+import json
 import pathlib
 
 import jax
 import jax.numpy as jnp
+import jinja2
+import ml_dtypes
 import numpy as np
 import pytest
 
+from r1jax import __main__ as cli
 from r1jax.data import tokenizers
 from r1jax.errors import UserError
 from r1jax.interop import gguf, hf
@@ -27,9 +31,20 @@ ARCHITECTURES = {
 }
 
 
-def write(path, params, cfg, architecture, quantise=None, leave_out=(), factors=None):
-    """Writes a GGUF file as llama.cpp's converter does."""
+def write(path, params, cfg, architecture='llama', quantise=None, leave_out=(), factors=None, cut='smollm', scaling=None,
+          merges=('! !',)):
+    """Writes a GGUF file as llama.cpp's converter does, with a tokenizer of letters."""
     writer = library.GGUFWriter(path, architecture)
+    letters = [*(chr(ord('!') + i) for i in range(cfg.vocab_size - 3)), '!!', '"#']
+    writer.add_tokenizer_model('gpt2')
+    writer.add_tokenizer_pre(cut)
+    writer.add_token_list([*letters, '<end>'])
+    writer.add_token_types([library.TokenType.NORMAL] * len(letters) + [library.TokenType.CONTROL])
+    writer.add_token_merges(list(merges))
+    writer.add_bos_token_id(0)
+    writer.add_eos_token_id(len(letters))
+    if scaling:
+        writer.add_rope_scaling_type(scaling)
     writer.add_block_count(cfg.n_layers)
     writer.add_context_length(cfg.max_positions)
     writer.add_embedding_length(cfg.d_model)
@@ -40,7 +55,7 @@ def write(path, params, cfg, architecture, quantise=None, leave_out=(), factors=
     writer.add_rope_freq_base(cfg.rope_theta)
     writer.add_layer_norm_rms_eps(cfg.norm_eps)
     names = {ours: theirs for table in (gguf.TOP, gguf.LAYER) for theirs, ours in table.items()}
-    arrays = hf._flat(jax.tree.map(np.asarray, params))
+    arrays = hf.by_path(jax.tree.map(np.asarray, params))
     for place in hf.places(cfg):
         x = place.entry.write([arrays[place.stack + part][place.index] for part in place.entry.parts], cfg)
         stem, kind = place.name.rsplit('.', 1)
@@ -52,8 +67,9 @@ def write(path, params, cfg, architecture, quantise=None, leave_out=(), factors=
         if architecture == 'llama' and part in gguf.PERMUTED:
             heads = cfg.n_heads if 'q_proj' in part else cfg.n_kv_heads
             x = x.reshape(heads, 2, -1, x.shape[1]).swapaxes(1, 2).reshape(x.shape)
-        if quantise and x.ndim == 2:
-            writer.add_tensor(name, library.quants.quantize(np.ascontiguousarray(x), quantise), raw_dtype=quantise)
+        if quantise and x.ndim == 2:  # as bytes: the writer would take 16-bit integers for what bfloat16 is made of
+            packed = library.quants.quantize(np.ascontiguousarray(x), quantise).view(np.uint8)
+            writer.add_tensor(name, packed, raw_dtype=quantise)
         else:
             writer.add_tensor(name, np.ascontiguousarray(x))
     if factors is not None:
@@ -71,8 +87,9 @@ def random_params(cfg):
 
 
 def read(path):
-    cfg = hf.config_of(gguf.description(path), path)
-    return cfg, hf.read_params(gguf.GgufSource(path), cfg)
+    source = gguf.GgufSource(path)
+    cfg = hf.config_of(gguf.description(source), path)
+    return cfg, hf.read_params(source, cfg)
 
 
 @pytest.mark.parametrize('architecture', ARCHITECTURES)
@@ -85,14 +102,27 @@ def test_a_file_is_the_model_it_was_made_of(tmp_path, architecture):
     jax.tree.map(np.testing.assert_array_equal, back, params)
 
 
-@pytest.mark.parametrize('kind, worst', [('F16', 1e-3), ('Q8_0', 5e-3), ('Q4_1', 0.06)])
-def test_quantised_matrices_come_back_near_what_they_were(tmp_path, kind, worst):
+# How far off weights of about 0.7 at most may be: half a step of each type, and some more.
+@pytest.mark.parametrize('kind, stored, worst', [
+    ('F32', 'float32', 0), ('F16', 'float16', 5e-4), ('BF16', 'bfloat16', 3e-3), ('Q8_0', 'float32', 5e-3),
+    ('Q4_1', 'float32', 0.06)])
+def test_matrices_of_every_type_come_back_near_what_they_were(tmp_path, kind, stored, worst):
     path, params = tmp_path / 'model.gguf', random_params(CFG)
-    write(path, params, CFG, 'llama', getattr(library.GGMLQuantizationType, kind))
-    _, back = read(path)
-    differences = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), back, params)
-    assert 0 < max(jax.tree.leaves(differences)) < worst
+    write(path, params, CFG, quantise=getattr(library.GGMLQuantizationType, kind))
+    back = hf.read_params(gguf.GgufSource(path), CFG, dtype=None)
+    assert {str(x.dtype) for x in back.layers.attn.__dict__.values() if x is not None} == {stored}
+    assert back.final_norm_D.dtype == np.float32
+    differences = jax.tree.map(lambda a, b: float(np.abs(np.asarray(a, np.float32) - b).max()), back, params)
+    assert worst / 4 <= max(jax.tree.leaves(differences)) <= worst
     assert differences.final_norm_D == 0
+
+
+def test_what_is_stored_in_half_the_bits_is_not_rounded_again(tmp_path):
+    path = tmp_path / 'model.gguf'
+    for kind, dtype in (('F16', np.float16), ('BF16', ml_dtypes.bfloat16)):
+        params = jax.tree.map(lambda x: np.asarray(x).astype(dtype).astype(np.float32), random_params(CFG))
+        write(path, params, CFG, quantise=getattr(library.GGMLQuantizationType, kind))
+        jax.tree.map(np.testing.assert_array_equal, read(path)[1], params)
 
 
 def test_the_scaling_of_llama_3_is_read_from_its_factors(tmp_path):
@@ -107,21 +137,61 @@ def test_the_scaling_of_llama_3_is_read_from_its_factors(tmp_path):
         read(path)
 
 
-def test_what_is_missing_damaged_or_of_another_architecture_is_named(tmp_path):
+@pytest.mark.parametrize('cut, quotes, bos', [('smollm', 2, None), ('llama-bpe', 1, 0), ('qwen2', 2, None)])
+def test_each_name_of_a_cut_stands_for_a_whole_tokenizer(tmp_path, cut, quotes, bos):
+    path = tmp_path / 'model.gguf'
+    write(path, random_params(CFG), CFG, cut=cut)
+    gguf.write_tokenizer(gguf.GgufSource(path), tmp_path)
+    tokenizer = tokenizers.load(tmp_path)
+    assert tokenizer.bos_id == bos and tokenizer.eos_id == 63
+    assert len(tokenizer.encode('!!')) == 1
+    assert len(tokenizer.encode('"#')) == quotes  # a token that no merge makes
+    assert len(tokenizer.encode('E\u0301')) == (0 if cut == 'qwen2' else 1)  # made one letter, which is no token here
+    assert len(tokenizer.encode('12')) == 2
+
+
+def refused(capsys, path) -> str:
+    """Imports what must be refused; returns what was said."""
+    assert cli.main(['import', f'--from={path}', f'--out={path.parent}/out']) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f'r1jax: {path}') and said.count('\n') == 1
+    assert list(path.parent.iterdir()) == [path]
+    return said
+
+
+def test_what_is_missing_or_of_another_model_is_named(tmp_path, capsys):
     path, params = tmp_path / 'model.gguf', random_params(CFG)
-    write(path, params, CFG, 'llama', leave_out=('blk.1.ffn_up.weight',))
-    with pytest.raises(UserError, match="the tensor 'model.layers.1.mlp.up_proj.weight' is missing"):
-        read(path)
-    write(path, params, CFG, 'llama')
-    path.write_bytes(path.read_bytes()[:-1000])
-    with pytest.raises(UserError, match='is no GGUF file, or is damaged'):
-        read(path)
-    path.write_bytes(b'GGUF')
-    with pytest.raises(UserError, match='is no GGUF file, or is damaged'):
-        read(path)
+    write(path, params, CFG, leave_out=('blk.1.ffn_up.weight',))
+    assert "the tensor 'model.layers.1.mlp.up_proj.weight' is missing" in refused(capsys, path)
+    write(path, params, CFG, leave_out=('token_embd.weight',))
+    assert "the tensor 'token_embd.weight' is missing" in refused(capsys, path)
     write(path, params, CFG, 'qwen2moe')
-    with pytest.raises(UserError, match="architecture 'qwen2moe'.*did you mean 'qwen2'"):
-        read(path)
+    said = refused(capsys, path)
+    assert "architecture 'qwen2moe'" in said and "did you mean 'qwen2'" in said
+    write(path, params, CFG, scaling=library.RopeScalingType.YARN)
+    assert "its rotary scaling 'yarn' is not supported" in refused(capsys, path)
+    write(path, params, CFG, cut='gpt-4o')
+    assert "it cuts text as 'gpt-4o', which is not supported" in refused(capsys, path)
+    write(path, params, CFG, merges=('! "',))
+    assert 'its tokens and merges make no tokenizer' in refused(capsys, path)
+    write(path, params.replace(final_norm_D=params.final_norm_D.at[3].set(np.nan)), CFG)
+    assert "the tensor 'model.norm.weight' holds numbers that are not finite" in refused(capsys, path)
+
+
+def test_a_file_that_is_cut_or_garbage_is_damaged(tmp_path, capsys):
+    path = tmp_path / 'model.gguf'
+    write(path, random_params(CFG), CFG)
+    data = path.read_bytes()
+    rng = np.random.default_rng(0)
+    for wrong in (b'', b'GGUF', b'not a model', rng.bytes(4096), data[:4] + rng.bytes(4096), *(
+            data[:length] for length in (*rng.integers(5, 6000, 20), len(data) // 2, len(data) - 1))):
+        path.write_bytes(wrong)
+        refused(capsys, path)
+    path.write_bytes(data.replace(b'smollm', b'sm\xffllm'))
+    assert "'tokenizer.ggml.pre' of its metadata is no text" in refused(capsys, path)
+    path.write_bytes(data)
+    assert cli.main(['import', f'--from={path}', f'--out={tmp_path}/out']) == 0
+    assert json.loads((tmp_path / 'out' / 'tokenizer_config.json').read_text())['eos_token'] == '<end>'
 
 
 @pytest.fixture(scope='module')
@@ -136,17 +206,35 @@ def smollm() -> pathlib.Path:
 def test_a_real_file_has_the_logprobs_of_transformers_on_the_dequantised_weights(smollm):
     torch = pytest.importorskip('torch')
     transformers = pytest.importorskip('transformers')
+    loading = pytest.importorskip('transformers.modeling_gguf_pytorch_utils')
     cfg, params = read(smollm)
-    theirs = transformers.AutoModelForCausalLM.from_pretrained(
-        smollm.parent, gguf_file=smollm.name, dtype=torch.float32, attn_implementation='eager')
+    config = transformers.AutoConfig.for_model(**loading.load_gguf_checkpoint(smollm)['config'])
+    theirs = transformers.AutoModelForCausalLM.from_config(config, attn_implementation='eager', dtype=torch.float32)
+    tensors = loading.load_gguf_checkpoint(smollm, return_tensors=True, model_to_load=theirs)['tensors']
+    left = theirs.load_state_dict(tensors, strict=False)
+    assert (left.missing_keys, left.unexpected_keys) == (['lm_head.weight'], [])
+    theirs.tie_weights()
     tokens = np.random.default_rng(0).integers(0, cfg.vocab_size, (1, 64))
     wanted = theirs(torch.tensor(tokens)).logits.detach().log_softmax(-1).numpy()
     hidden = transformer.forward(params, tokens, np.arange(64)[None], np.ones_like(tokens), cfg).hidden_BTD
     np.testing.assert_allclose(jax.nn.log_softmax(hidden @ transformer.head(params)), wanted, atol=1e-3)
 
 
+def test_a_real_file_answers_in_the_form_of_its_chat(smollm, tmp_path, capsys):
+    assert cli.main(['import', f'--from={smollm}', f'--out={tmp_path}/model']) == 0
+    config = json.loads((tmp_path / 'model' / 'tokenizer_config.json').read_text())
+    prompt = jinja2.Template(config['chat_template']).render(
+        messages=[{'role': 'user', 'content': 'What is the capital of France?'}], add_generation_prompt=True)
+    assert prompt.endswith('<|im_start|>assistant\n')
+    capsys.readouterr()
+    assert cli.main([
+        'sample', f'--checkpoint={tmp_path}/model', f'--prompt={prompt}', '--temperature=0', '--max_tokens=24']) == 0
+    said = capsys.readouterr().out
+    assert 'Paris' in said and 'cut at --max_tokens' not in said and '<|im_end|>' not in said
+
+
 def test_the_tokenizer_of_a_real_file_cuts_as_the_models_own(smollm, shared, tmp_path):
-    gguf.write_tokenizer(smollm, tmp_path)
+    gguf.write_tokenizer(gguf.GgufSource(smollm), tmp_path)
     ours, theirs = tokenizers.load(tmp_path), tokenizers.load(shared / 'tokenizers' / 'smollm2')
     assert (ours.bos_id, ours.eos_id, ours.vocab_size) == (theirs.bos_id, theirs.eos_id, theirs.vocab_size)
     texts = "What's 12345 + 67? It's 12,412.\n\nOK", '  two  spaces\tand 中文, émigré', '<|im_start|>user\nhi<|im_end|>'

@@ -14,10 +14,83 @@ from r1jax.interop import hf
 from r1jax.interop.sources import SafetensorsSource
 from r1jax.models import transformer
 from r1jax.models.config import LlamaRope, ModelConfig, Yarn
+from r1jax.models.presets import preset
 from tests.families import FAMILIES
 
 CFG = ModelConfig(
     vocab_size=40, d_model=16, n_layers=2, n_heads=4, n_kv_heads=2, head_dim=8, d_ff=24, qkv_bias=True, max_positions=32)
+
+
+# config.json of models on their public pages, with what is of no concern here.
+RELEASED = {
+    'qwen2.5-14b': {
+        'architectures': ['Qwen2ForCausalLM'], 'attention_dropout': 0.0, 'bos_token_id': 151643, 'eos_token_id': 151643,
+        'hidden_act': 'silu', 'hidden_size': 5120, 'initializer_range': 0.02, 'intermediate_size': 13824,
+        'max_position_embeddings': 131072, 'max_window_layers': 48, 'model_type': 'qwen2', 'num_attention_heads': 40,
+        'num_hidden_layers': 48, 'num_key_value_heads': 8, 'rms_norm_eps': 1e-05, 'rope_theta': 1000000.0,
+        'sliding_window': 131072, 'tie_word_embeddings': False, 'torch_dtype': 'bfloat16', 'transformers_version': '4.43.1',
+        'use_cache': True, 'use_sliding_window': False, 'vocab_size': 152064},
+    'llama3.1-8b': {
+        'architectures': ['LlamaForCausalLM'], 'attention_bias': False, 'attention_dropout': 0.0, 'bos_token_id': 128000,
+        'eos_token_id': [128001, 128008, 128009], 'hidden_act': 'silu', 'hidden_size': 4096, 'initializer_range': 0.02,
+        'intermediate_size': 14336, 'max_position_embeddings': 131072, 'mlp_bias': False, 'model_type': 'llama',
+        'num_attention_heads': 32, 'num_hidden_layers': 32, 'num_key_value_heads': 8, 'pretraining_tp': 1,
+        'rms_norm_eps': 1e-05, 'rope_scaling': {
+            'factor': 8.0, 'low_freq_factor': 1.0, 'high_freq_factor': 4.0, 'original_max_position_embeddings': 8192,
+            'rope_type': 'llama3'},
+        'rope_theta': 500000.0, 'tie_word_embeddings': False, 'torch_dtype': 'bfloat16', 'use_cache': True,
+        'vocab_size': 128256},
+    'deepseek-v3': {
+        'architectures': ['DeepseekV3ForCausalLM'], 'attention_bias': False, 'attention_dropout': 0.0,
+        'auto_map': {'AutoConfig': 'configuration_deepseek.DeepseekV3Config'}, 'aux_loss_alpha': 0.001, 'bos_token_id': 0,
+        'eos_token_id': 1, 'ep_size': 1, 'first_k_dense_replace': 3, 'hidden_act': 'silu', 'hidden_size': 7168,
+        'initializer_range': 0.02, 'intermediate_size': 18432, 'kv_lora_rank': 512, 'max_position_embeddings': 163840,
+        'model_type': 'deepseek_v3', 'moe_intermediate_size': 2048, 'moe_layer_freq': 1, 'n_group': 8,
+        'n_routed_experts': 256, 'n_shared_experts': 1, 'norm_topk_prob': True, 'num_attention_heads': 128,
+        'num_experts_per_tok': 8, 'num_hidden_layers': 61, 'num_key_value_heads': 128, 'num_nextn_predict_layers': 1,
+        'pretraining_tp': 1, 'q_lora_rank': 1536, 'qk_nope_head_dim': 128, 'qk_rope_head_dim': 64,
+        'quantization_config': {
+            'activation_scheme': 'dynamic', 'fmt': 'e4m3', 'quant_method': 'fp8', 'weight_block_size': [128, 128]},
+        'rms_norm_eps': 1e-06, 'rope_scaling': {
+            'beta_fast': 32, 'beta_slow': 1, 'factor': 40, 'mscale': 1.0, 'mscale_all_dim': 1.0,
+            'original_max_position_embeddings': 4096, 'type': 'yarn'},
+        'rope_theta': 10000, 'routed_scaling_factor': 2.5, 'scoring_func': 'sigmoid', 'seq_aux': True,
+        'tie_word_embeddings': False, 'topk_group': 4, 'topk_method': 'noaux_tc', 'torch_dtype': 'bfloat16',
+        'use_cache': True, 'v_head_dim': 128, 'vocab_size': 129280},
+}
+
+
+@pytest.mark.parametrize('name', RELEASED)
+def test_descriptions_of_released_models_are_the_presets(name):
+    assert hf.config_of(RELEASED[name], 'config.json') == dataclasses.replace(preset(name), dtype='float32')
+
+
+@pytest.mark.parametrize('change, factor', [
+    ({'rope_scaling': {'type': 'yarn', 'factor': 4.0, 'original_max_position_embeddings': 32}}, 4),
+    ({'rope_scaling': {'rope_type': 'yarn', 'factor': 2, 'original_max_position_embeddings': 16, 'beta_fast': 8}}, 2)])
+def test_a_stretched_qwen_has_the_logits_of_transformers(tmp_path, change, factor):
+    """As Qwen2.5's pages have it for long contexts; transformers sharpens attention by the factor itself there."""
+    torch = pytest.importorskip('torch')
+    transformers = pytest.importorskip('transformers')
+    params = transformer.init(jax.random.key(0), CFG)
+    hf.write(tmp_path, params, CFG, eos=2, bos=1)
+    path = tmp_path / 'config.json'
+    path.write_text(json.dumps(json.loads(path.read_text()) | change | {'max_position_embeddings': 128}))
+    cfg = hf.read_config(tmp_path)
+    assert cfg.rope_scaling.factor == factor and cfg.rope_scaling.magnitude > 1
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32, attn_implementation='eager')
+    tokens = np.random.default_rng(0).integers(0, CFG.vocab_size, (1, 100))
+    hidden = transformer.forward(params, tokens, np.arange(100)[None], np.ones_like(tokens), cfg).hidden_BTD
+    np.testing.assert_allclose(
+        hidden @ transformer.head(params), theirs(torch.tensor(tokens)).logits.detach().numpy(), atol=1e-4)
+
+
+def test_what_no_family_of_transformers_is_made_of_is_not_written(tmp_path):
+    for change in ({'qk_norm': True}, {'experts': FAMILIES['deepseek'].experts, 'n_layers': 3}):
+        cfg = dataclasses.replace(CFG, **change)
+        with pytest.raises(UserError, match='no family of transformers has the parts of this model'):
+            hf.write(tmp_path / 'out', transformer.init(jax.random.key(0), cfg), cfg, eos=2, bos=1)
+    assert not (tmp_path / 'out').exists()
 
 
 @pytest.fixture
@@ -97,7 +170,7 @@ def test_a_missing_tensor_is_named(folder):
 
 def test_a_tensor_of_another_shape_is_named(folder):
     edit(folder, lambda t: t.update({'model.norm.weight': np.zeros(17, np.float32)}))
-    with pytest.raises(UserError, match=r"'model.norm.weight' has shape \(17,\), config.json wants \(16,\)"):
+    with pytest.raises(UserError, match=r"'model.norm.weight' has shape \(17,\), .* wants \(16,\)"):
         hf.read_params(SafetensorsSource(folder), CFG)
 
 
