@@ -122,9 +122,10 @@ def _model(experiment, model: str | None) -> ModelConfig:
 def _devices(topology: str) -> list[jax.Device]:
     """The devices of a topology, which the TPU's compiler knows without there being any."""
     chip(topology)
-    # What libtpu would else look for at length, and complain that it is not there.
+    # What libtpu would else look for at length, and complain that it is not there; and several plans may be made at once.
     for name, value in {
-            'TPU_SKIP_MDS_QUERY': '1', 'TPU_WORKER_HOSTNAMES': 'localhost', 'TPU_ACCELERATOR_TYPE': 'v5p-8'}.items():
+            'TPU_SKIP_MDS_QUERY': '1', 'TPU_WORKER_HOSTNAMES': 'localhost', 'TPU_ACCELERATOR_TYPE': 'v5p-8',
+            'ALLOW_MULTIPLE_LIBTPU_LOAD': '1'}.items():
         os.environ.setdefault(name, value)
     try:
         return topologies.get_topology_desc(platform='tpu', topology_name=topology).devices

@@ -96,7 +96,7 @@ def traffic(text: str) -> Traffic:
                     _group(i.attributes), times))
             if not fused and i.opcode not in _FREE:
                 moved += times * _moves(i, instructions, computations)
-            turns = _turns(i, instructions, computations) if i.opcode == 'while' else 1
+            turns = _turns(i, computations) if i.opcode == 'while' else 1
             for called in i.called:
                 if called in computations:
                     walk(called, times * turns, fused or i.opcode not in ('while', 'conditional', 'call'))
@@ -192,8 +192,10 @@ def _moves(i: Instruction, beside: dict[str, Instruction], computations: dict[st
     return total + max(0.0, out - updated)
 
 
-def _turns(loop: Instruction, beside: dict[str, Instruction], computations: dict[str, list[Instruction]]) -> int:
-    """How often a loop turns, where it counts to a constant; 1 where it does not."""
+def _turns(loop: Instruction, computations: dict[str, list[Instruction]]) -> int:
+    """How often a loop turns, where the compiler says it or it counts to a constant; 1 where neither is so."""
+    if said := re.search(r'"known_trip_count":\{"n":"(\d+)"\}', loop.attributes):
+        return int(said.group(1))
     condition = re.search(r'condition=%?([\w.-]+)', loop.attributes).group(1)
     constants = {
         i.name: int(i.inside) for i in computations[condition]
@@ -222,7 +224,7 @@ def _group(attributes: str) -> tuple[int, ...]:
 
 @functools.cache
 def _of_mesh(axes: str, order: str | None, group: str) -> tuple[int, ...]:
-    """The devices of "'a'=4,'b'=2" that differ from the first one along the named axes; "'a':(2)2" are the last 2 of 4 there.
+    """The devices of "'a'=4,'b'=2" that differ from the first along the named axes; "'a':(2)2" are the last 2 of 4 there.
 
     Args:
         order: in which order the devices are laid out in that mesh, as `_iota` reads it; None is their own.
