@@ -4,7 +4,6 @@ The compiler's own cost analysis counts the body of a loop once, and a model of 
 Here each instruction counts as often as the loops around it turn.
 """
 
-import collections
 import dataclasses
 import functools
 import math
@@ -23,6 +22,10 @@ _FREE = {
     'parameter', 'constant', 'tuple', 'get-tuple-element', 'bitcast', 'while', 'conditional', 'call', 'after-all',
     'partition-id', 'replica-id', 'opt-barrier', 'add-dependency', 'copy-done', 'slice-done', 'async-done', 'async-update',
     'send-done', 'recv-done', 'domain'} | {f'{kind}-done' for kind in COLLECTIVES}
+
+_SLICES = {'dynamic-slice', 'slice', 'gather'}
+# Which operand holds what is written into the first one.
+_UPDATES = {'dynamic-update-slice': 1, 'scatter': 2}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,36 +163,56 @@ def _moves(i: Instruction, beside: dict[str, Instruction], computations: dict[st
     """Bytes that an instruction reads from HBM and writes to it."""
     inputs = [_bytes(beside[o]) if o in beside else 0.0 for o in i.operands]
     out = _bytes(i)
-    if i.opcode in ('dynamic-slice', 'slice', 'gather'):
+    if i.opcode in _SLICES:
         return 2 * out
-    if i.opcode == 'dynamic-update-slice':
-        return 2 * inputs[1]
-    if i.opcode in ('copy-start', 'slice-start') or i.opcode.endswith('-start'):
+    if i.opcode in _UPDATES:
+        return 2 * inputs[_UPDATES[i.opcode]]
+    if i.opcode.endswith('-start'):
         # What they return holds the operands beside the result.
         return out
     if i.opcode != 'fusion':
         return sum(inputs) + out
     body = computations[i.called[0]]
     parameters = {int(p.inside): p for p in body if p.opcode == 'parameter'}
-    users = collections.defaultdict(list)
-    for inner in body:
-        for operand in inner.operands:
-            users[operand].append(inner)
-    total = 0.0
-    updated = 0.0
-    for number, size in enumerate(inputs):
-        uses = users[parameters[number].name] if number in parameters else []
-        if uses and all(u.opcode in ('dynamic-slice', 'slice', 'gather') and u.operands[0] == parameters[number].name
-                        for u in uses):
-            total += min(size, sum(_bytes(u, hbm_only=False) for u in uses))
-        elif uses and all(u.opcode == 'dynamic-update-slice' and u.operands[0] == parameters[number].name for u in uses):
-            # Written in place: what lies around the update is not touched.
-            updated += size
-            inner = {x.name: x for x in body}
-            total += sum(_bytes(inner[u.operands[1]], hbm_only=False) for u in uses)
-        else:
-            total += size
+    read = [_read(parameters[n], body, computations) if n in parameters else None for n in range(len(inputs))]
+    total = sum(size if part is None else min(size, part.bytes) for size, part in zip(inputs, read, strict=True))
+    # Written in place: what lies around the update is not touched.
+    updated = sum(size for size, part in zip(inputs, read, strict=True) if part and part.in_place)
     return total + max(0.0, out - updated)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Read:
+    """What a fusion reads of an input of which it does not need all, or what it writes there."""
+
+    bytes: float
+    in_place: bool
+
+
+def _read(value: Instruction, body: list[Instruction], computations: dict[str, list[Instruction]]) -> _Read | None:
+    """Returns what is read of a value within a fusion; None is all of it."""
+    inner = {x.name: x for x in body}
+    parts = []
+    for user in body:
+        if value.name not in user.operands:
+            continue
+        first = user.operands[0] == value.name
+        if user.opcode in _SLICES and first:
+            parts.append(_Read(_bytes(user, hbm_only=False), in_place=False))
+        elif user.opcode in _UPDATES and first:
+            update = inner[user.operands[_UPDATES[user.opcode]]]
+            parts.append(_Read(_bytes(update, hbm_only=False), in_place=True))
+        elif user.opcode == 'bitcast':
+            parts.append(_read(user, body, computations))
+        elif user.opcode == 'fusion':
+            nested = computations[user.called[0]]
+            parts += [_read(p, nested, computations) for p in nested
+                      if p.opcode == 'parameter' and user.operands[int(p.inside)] == value.name]
+        else:
+            parts.append(None)
+    if not parts or None in parts:
+        return None
+    return _Read(sum(part.bytes for part in parts), any(part.in_place for part in parts))
 
 
 def _turns(loop: Instruction, computations: dict[str, list[Instruction]]) -> int:
