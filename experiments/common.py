@@ -37,7 +37,7 @@ class Scale:
 # Policies for reinforcement learning: the paper's, and its comparison of distillation with RL on a 32B model (section 4.1).
 SCALES = {
     '671b': Scale('checkpoints/deepseek-v3-base', 'deepseek-v3', 'v5p:8x8x8',
-                  {'data': 1, 'fsdp': 32, 'expert': 8, 'tensor': 2}, rows=256, slots=1024),
+                  {'data': 1, 'fsdp': 16, 'expert': 8, 'tensor': 4}, rows=128, slots=1024),
     '70b': Scale('checkpoints/llama-3.3-70b', 'llama3.3-70b', 'v5p:4x8x8',
                  {'data': 1, 'fsdp': 32, 'expert': 1, 'tensor': 8}, rows=32, slots=256),
     '32b': Scale('checkpoints/qwen2.5-32b', 'qwen2.5-32b', 'v5p:4x4x8',

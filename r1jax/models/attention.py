@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from r1jax.models.cache import LayerCache
+from r1jax.models.cache import LayerCache, widened
 from r1jax.models.config import ModelConfig
 from r1jax.models.kernels import flash_attention
 from r1jax.models.layers import rms_norm
@@ -126,17 +126,20 @@ def attend_cached(
     q, k, v = _project(h_S1D, w, cos, sin, cfg)
     position_S = positions_S1[:, 0]
     cache = cache.write(position_S, k[:, 0], v[:, 0])
-    mixed_S1HK = cached_attention(q, cache.k_SNTK, cache.v_SNTV, position_S, cfg.softmax_scale)
+    mixed_S1HK = cached_attention(q, cache.k_SNTK, cache.v_SNTV, position_S, cfg.softmax_scale)[..., :cfg.head_dim]
     return jnp.einsum('bthk,hkd->btd', mixed_S1HK, w.wo.astype(h_S1D.dtype)), cache
 
 
 def cached_attention(
     q_S1HK: jax.Array, k_SNTK: jax.Array, v_SNTV: jax.Array, position_S: jax.Array, scale: float
 ) -> jax.Array:
-    """softmax(scale * q k) v over positions 0 to position_S of each row's cache. Returns [S, 1, H, V]."""
-    S, _, H, K = q_S1HK.shape
-    N, T = k_SNTK.shape[1:3]
-    q_SNQK = q_S1HK.reshape(S, N, H // N, K)
+    """softmax(scale * q k) v over positions 0 to position_S of each row's cache. Returns [S, 1, H, V].
+
+    Keys may be wider than queries, by zeros.
+    """
+    S, _, H, _ = q_S1HK.shape
+    N, T, K = k_SNTK.shape[1:]
+    q_SNQK = widened(q_S1HK, K).reshape(S, N, H // N, K)
     scores = jnp.einsum('snqk,sntk->snqt', q_SNQK, k_SNTK, preferred_element_type=jnp.float32)
     mask_ST = jnp.arange(T) <= position_S[:, None]
     scores = jnp.where(mask_ST[:, None, None], scores * scale, MASKED)

@@ -21,7 +21,8 @@ class LayerCache:
         """Writes one token a slot, at that slot's position. Positions past the end are dropped."""
         slots = jnp.arange(position_S.shape[0])
         return jax.tree.map(
-            lambda old, new: old.at[slots, :, position_S].set(new, mode='drop'), self, LayerCache(k_SNK, v_SNV))
+            lambda old, new: old.at[slots, :, position_S].set(widened(new, old.shape[-1]), mode='drop'),
+            self, LayerCache(k_SNK, v_SNV))
 
 
 @struct.dataclass
@@ -36,11 +37,21 @@ class Cache:
         return self.layers[0].k_SNTK.shape[2]
 
 
-def empty_cache(cfg: ModelConfig, slots: int, length: int) -> Cache:
-    """Returns a cache of zeros for `slots` rows of up to `length` tokens, in the model's dtype."""
+def widened(x: jax.Array, width: int) -> jax.Array:
+    """Returns x with zeros after the last dimension's values, `width` of them in all."""
+    return jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, width - x.shape[-1])])
+
+
+def empty_cache(cfg: ModelConfig, slots: int, length: int, lanes: int = 1) -> Cache:
+    """Returns a cache of zeros for `slots` rows of up to `length` tokens, in the model's dtype.
+
+    Args:
+        lanes: what the width of a head is rounded up to a multiple of, with zeros. A TPU's registers are 128 wide; arrays of
+            another width come to a program in another layout than it computes in, and it would begin with a second copy.
+    """
 
     def zeros(heads: int, width: int) -> jax.Array:
-        return jnp.zeros((slots, heads, length, width), cfg.dtype)
+        return jnp.zeros((slots, heads, length, width + -width % lanes), cfg.dtype)
 
     def layer() -> LayerCache:
         if cfg.latent:

@@ -6,6 +6,7 @@ against.
 """
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -19,8 +20,8 @@ from r1jax.parallel.rules import Sharding
 LANES = 128
 # Longest side of a tile. Of 32,768 tokens of 128 to 192 dimensions, tiles of 512 fill half of a core's 16 MiB.
 ATTENTION_TILE = 512
-# Rows, inputs and outputs of a tile of a grouped product.
-PRODUCT_TILE = (512, 1024, 1024)
+# Longest sides of a tile of a grouped product: rows, and inputs or outputs.
+PRODUCT_ROWS, PRODUCT_WIDTH = 512, 1024
 
 
 def flash_attention(
@@ -47,7 +48,7 @@ def flash_attention(
 def splash_attention(q_BTHK, k_BTNK, v_BTNV, segments_BT, *, scale: float) -> jax.Array:
     """On one device of a TPU; T is a multiple of 128."""
     T, H = q_BTHK.shape[1:3]
-    tile = next(tile for tile in range(min(ATTENTION_TILE, T), 0, -LANES) if T % tile == 0)
+    tile = _tile(ATTENTION_TILE, T)
     blocks = splash.BlockSizes(
         block_q=tile, block_kv=tile, block_q_dkv=tile, block_kv_dkv=tile, block_q_dq=tile, block_kv_dq=tile)
     kernel = splash.make_splash_mha(
@@ -72,6 +73,11 @@ def cudnn_attention(q_BTHK, k_BTNK, v_BTNV, segments_BT, *, scale: float) -> jax
         q_BTHK, k_BTNK, v_BTNK, mask=same_BTT[:, None], scale=scale, is_causal=True, implementation='cudnn')[..., :V]
 
 
+def _tile(longest: int, size: int) -> int:
+    """The longest side of a tile that divides a size, which is a multiple of LANES."""
+    return next(tile for tile in range(min(longest, size), 0, -LANES) if size % tile == 0)
+
+
 def grouped_product(x_RI: jax.Array, w_EIO: jax.Array, sizes_E: jax.Array, platform: str | None) -> jax.Array:
     """Rows of x times the matrix of their group: the first sizes[0] rows times w[0] and so on; 0 for rows of no group.
 
@@ -82,11 +88,11 @@ def grouped_product(x_RI: jax.Array, w_EIO: jax.Array, sizes_E: jax.Array, platf
     # Kernels leave rows of no group as they find them, in what they return and in the gradient of x.
     grouped_R1 = (jnp.arange(R) < sizes_E.sum())[:, None]
     x_RI = jnp.where(grouped_R1, x_RI, 0)
-    if platform == 'tpu' and R % LANES == 0:
+    if platform == 'tpu' and all(size % LANES == 0 for size in (R, inner, outer)):
         # XLA has a kernel for ragged_dot as well, but computes the gradient of w as if each row were in every group.
-        rows = next(rows for rows in range(min(PRODUCT_TILE[0], R), 0, -LANES) if R % rows == 0)
-        tile = rows, min(PRODUCT_TILE[1], inner), min(PRODUCT_TILE[2], outer)
-        y_RO = gmm(x_RI, w_EIO, sizes_E, x_RI.dtype, tile)
+        # The gradient of x has inputs and outputs the other way round, and the same tiles.
+        width = _tile(PRODUCT_WIDTH, math.gcd(inner, outer))
+        y_RO = gmm(x_RI, w_EIO, sizes_E, x_RI.dtype, (_tile(PRODUCT_ROWS, R), width, width))
     else:
         y_RO = jax.lax.ragged_dot(x_RI, w_EIO, sizes_E)
     return jnp.where(grouped_R1, y_RO, 0)

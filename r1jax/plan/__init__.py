@@ -19,7 +19,7 @@ from r1jax.models.config import ModelConfig
 from r1jax.models.presets import preset
 from r1jax.parallel.mesh import AXES, mesh_sizes
 from r1jax.plan.chips import Chip, chip
-from r1jax.plan.costs import Costs, TooLarge, costs
+from r1jax.plan.costs import Costs, TooLarge, measure
 from r1jax.plan.programs import Program, bytes_on_device, programs
 from r1jax.runtime.checkpoint import read_config
 
@@ -146,7 +146,7 @@ def plan(what: Subject) -> Iterator[Planned]:
         program = make(what.cfg)
         memory = {name: sum(map(bytes_on_device, trees)) for name, trees in program.memory.items()}
         try:
-            found, seconds = costs(make, what.cfg, what.mesh, of_chip)
+            found, seconds = measure(make, what.cfg, what.mesh, of_chip)
             memory |= {'activations': found.temporary, 'program': found.code}
         except TooLarge as error:
             found, seconds = None, 0.0

@@ -9,7 +9,7 @@ import dataclasses
 
 from r1jax.errors import UserError, nearest
 
-GB, TB = 1e9, 1e12
+GB, GIB = 1e9, 2**30
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Chip:
     """One device of a TPU.
 
     Attributes:
-        hbm: bytes of memory.
+        hbm: bytes of memory, as many as the compiler leaves to programs.
         flops: bfloat16 operations a second.
         bandwidth: bytes a second between memory and cores.
         link: bytes a second that one link to a neighbour carries in one direction.
@@ -31,10 +31,10 @@ class Chip:
 
 # By the name that topologies begin with.
 CHIPS = {
-    'v5e': Chip(hbm=16 * 2**30, flops=197e12, bandwidth=819 * GB, link=45 * GB),
-    'v5p': Chip(hbm=95 * 2**30, flops=459e12, bandwidth=2765 * GB, link=90 * GB),
-    'v6e': Chip(hbm=32 * 2**30, flops=918e12, bandwidth=1640 * GB, link=90 * GB),
-    'tpu7x': Chip(hbm=96 * 2**30, flops=1153.5e12, bandwidth=3690 * GB, link=50 * GB),
+    'v5e': Chip(hbm=15.75 * GIB, flops=197e12, bandwidth=819 * GB, link=45 * GB),
+    'v5p': Chip(hbm=95.74 * GIB, flops=459e12, bandwidth=2765 * GB, link=90 * GB),
+    'v6e': Chip(hbm=31.25 * GIB, flops=918e12, bandwidth=1640 * GB, link=90 * GB),
+    'tpu7x': Chip(hbm=94.75 * GIB, flops=1153.5e12, bandwidth=3690 * GB, link=50 * GB),
 }
 
 

@@ -1,10 +1,11 @@
 """Compiles a program for a topology and says what one run of it costs a device."""
 
 import collections
+import contextlib
 import dataclasses
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import jax
 from jax.sharding import Mesh
@@ -72,7 +73,7 @@ class TooLarge(Exception):
         self.used = used
 
 
-def costs(make: Callable[[ModelConfig], Program], cfg: ModelConfig, mesh: Mesh, chip: Chip) -> tuple[Costs, float]:
+def measure(make: Callable[[ModelConfig], Program], cfg: ModelConfig, mesh: Mesh, chip: Chip) -> tuple[Costs, float]:
     """Returns what one unit of a program costs, and the seconds that it took to compile.
 
     Where layers are unrolled and many, two models of few layers are compiled, and the rest is added per layer.
@@ -94,12 +95,14 @@ def costs(make: Callable[[ModelConfig], Program], cfg: ModelConfig, mesh: Mesh, 
 def _of_program(program: Program, mesh: Mesh, chip: Chip) -> Costs:
     lowered = program.function.lower(*program.args, **program.static)
     try:
-        compiled = lowered.compile()
+        with _uncached():
+            compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
         if 'RESOURCE_EXHAUSTED' not in str(error):
             raise
-        used = re.search(r'Used ([\d.]+)([KMGT]?) of', str(error))
-        raise TooLarge(float(used[1]) * 2 ** (10 * ' KMGT'.index(used[2] or ' ')) if used else chip.hbm) from error
+        used = re.search(r'\(([\d.]+)([KMGT]?)\) exceeds|Used ([\d.]+)([KMGT]?) of', str(error))
+        size, unit = (group for group in used.groups() if group is not None) if used else (chip.hbm, '')
+        raise TooLarge(float(size) * 2 ** (10 * ' KMGT'.index(unit or ' '))) from error
     memory = compiled.memory_analysis()
     moved = hlo.traffic(compiled.runtime_executable().hlo_modules()[0].to_string())
     devices = list(mesh.devices.flat)
@@ -117,6 +120,17 @@ def _of_program(program: Program, mesh: Mesh, chip: Chip) -> Costs:
         temporary=memory.temp_size_in_bytes,
         results=memory.output_size_in_bytes - memory.alias_size_in_bytes,
         code=memory.generated_code_size_in_bytes)
+
+
+@contextlib.contextmanager
+def _uncached() -> Iterator[None]:
+    """Leaves jax's cache of programs alone: what is compiled for devices that are not there cannot be read back."""
+    before = jax.config.jax_enable_compilation_cache
+    jax.config.update('jax_enable_compilation_cache', False)
+    try:
+        yield
+    finally:
+        jax.config.update('jax_enable_compilation_cache', before)
 
 
 def _flops(program: Program) -> float:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from r1jax.errors import UserError
+from r1jax.learning.balance import balance_of, mtp_coefficient
 from r1jax.learning.preference import PLACES, PackedItems, reward_gradients
 from r1jax.learning.step import (
     MicroBatch,
@@ -24,8 +25,9 @@ from r1jax.models import transformer
 from r1jax.models.cache import cache_axes, empty_cache
 from r1jax.models.config import ModelConfig
 from r1jax.parallel.rules import DECODING, TRAINING, Sharding
-from r1jax.sampling.engine import bucket, decode_chunk, drawing, empty_state
+from r1jax.sampling.engine import BUCKET, decode_chunk, drawing, empty_state, lanes
 from r1jax.sampling.logits import SamplingConfig
+from r1jax.stages import sft
 from r1jax.stages.collect import CollectStage
 from r1jax.stages.grpo import GRPOStage
 from r1jax.stages.preferences import PreferencesStage
@@ -40,6 +42,8 @@ PROMPT = 2048
 GRADIENT_TREES = 3
 
 Arrays = Any
+# What lies in memory beside a program's own, for a model.
+Beside = Callable[[ModelConfig], Mapping[str, list[Arrays]]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,23 +82,41 @@ def programs(stage: object, cfg: ModelConfig, mesh: jax.sharding.Mesh) -> Iterat
     training, decoding = Sharding(mesh, TRAINING), Sharding(mesh, DECODING)
     match stage:
         case GRPOStage():
-            beside = {'reference': [transformer.shapes(cfg, training)]}
+            def beside(cfg: ModelConfig) -> dict[str, list[Arrays]]:
+                whole, trained = (transformer.shapes(of, training) for of in (cfg, _trained(stage, cfg)[0]))
+                scoring = transformer.shapes(dataclasses.replace(cfg, scalar_head=True, mtp=0), training)
+                return {'reference': [trained], 'MTP': [whole.mtp], 'reward models': [scoring] * len(stage.reward_models)}
+
             yield functools.partial(_gradients, stage=stage, sharding=training, beside=beside)
             yield functools.partial(_update, stage=stage, sharding=training, beside=beside)
             yield functools.partial(_scoring, stage=stage, sharding=training, beside=beside)
             yield functools.partial(
                 _decode, sampling=stage.sampling, length=stage.row_length, sharding=decoding,
-                beside=beside | _state_memory(stage, cfg, training))
+                trained=lambda cfg: _trained(stage, cfg)[0],
+                beside=lambda cfg: beside(cfg) | _state_memory(stage, _trained(stage, cfg)[0], training))
         case SFTStage() | PretrainStage() | RewardModelStage():
-            yield functools.partial(_gradients, stage=stage, sharding=training, beside={})
-            yield functools.partial(_update, stage=stage, sharding=training, beside={})
+            yield functools.partial(_gradients, stage=stage, sharding=training, beside=lambda cfg: {})
+            yield functools.partial(_update, stage=stage, sharding=training, beside=lambda cfg: {})
         case CollectStage() | PreferencesStage():
-            # The model is loaded as float32, and stays while it is decoded.
             yield functools.partial(
                 _decode, sampling=stage.sampling, length=stage.sampling.max_tokens + PROMPT, sharding=decoding,
-                beside={'weights': [transformer.shapes(cfg, decoding)]})
+                trained=lambda cfg: cfg, beside=lambda cfg: {})
         case _:
             raise UserError(f'there is nothing to plan in a stage of kind {type(stage).__name__}')
+
+
+def _trained(stage, cfg: ModelConfig) -> tuple[ModelConfig, float]:
+    """Returns what a stage trains of a model, and the coefficient of its MTP loss; as the stages' own `run` has it."""
+    match stage:
+        case SFTStage():
+            mtp_loss = mtp_coefficient(stage.mtp_loss, cfg, sft.MTP_LOSS)
+            return (cfg if mtp_loss else dataclasses.replace(cfg, mtp=0)), mtp_loss
+        case PretrainStage():
+            return cfg, stage.model_and_mtp_loss()[1]
+        case RewardModelStage():
+            return dataclasses.replace(cfg, scalar_head=True, mtp=0), 0.0
+        case GRPOStage():
+            return dataclasses.replace(cfg, mtp=0), 0.0
 
 
 def _rows(stage, sharding: Sharding) -> Callable[[Any], jax.ShapeDtypeStruct]:
@@ -105,10 +127,11 @@ def _rows(stage, sharding: Sharding) -> Callable[[Any], jax.ShapeDtypeStruct]:
     return lambda dtype: jax.ShapeDtypeStruct(shape, dtype, sharding=where)
 
 
-def _micro_batch(stage, sharding: Sharding, values: tuple[str, ...]) -> MicroBatch:
+def _micro_batch(stage, cfg: ModelConfig, sharding: Sharding, values: tuple[str, ...]) -> MicroBatch:
     row = _rows(stage, sharding)
     return MicroBatch(
-        *(row(jnp.int32) for _ in range(4)), row(jnp.float32), row(jnp.float32), {name: row(jnp.float32) for name in values})
+        *(row(jnp.int32) for _ in range(4)), row(jnp.float32), row(jnp.float32), {name: row(jnp.float32) for name in values},
+        row(jnp.float32) if cfg.experts else None)
 
 
 def _items(stage: RewardModelStage, sharding: Sharding) -> PackedItems:
@@ -134,48 +157,68 @@ def _state_memory(stage, cfg: ModelConfig, sharding: Sharding) -> dict[str, list
     return {'weights': [state.params], 'optimizer': [state.opt_state]}
 
 
-def _gradients(cfg: ModelConfig, *, stage, sharding: Sharding, beside: Mapping[str, list[Arrays]]) -> Program:
+def _gradients(cfg: ModelConfig, *, stage, sharding: Sharding, beside: Beside) -> Program:
+    memory = beside(cfg)
+    cfg, mtp_loss = _trained(stage, cfg)
     params = transformer.shapes(cfg, sharding)
     static = {'cfg': cfg, 'sharding': sharding}
-    if isinstance(stage, GRPOStage):
-        values = ('advantage', 'old_logp', 'ref_logp', 'sampler_logp')
-        function, batch, static = grpo_gradients, _micro_batch(stage, sharding, values), static | {'loss': stage.loss}
-    elif isinstance(stage, RewardModelStage):
+    if isinstance(stage, RewardModelStage):
         function, batch = reward_gradients, _items(stage, sharding)
         static |= {'loss': stage.loss, 'pooling': stage.pooling}
     else:
-        function, batch = sft_gradients, _micro_batch(stage, sharding, ())
+        static['balance_loss'] = balance_of(stage.balance, cfg).loss
+        if isinstance(stage, GRPOStage):
+            values = ('advantage', 'old_logp', 'ref_logp', 'sampler_logp')
+            function, batch = grpo_gradients, _micro_batch(stage, cfg, sharding, values)
+            static['loss'] = stage.loss
+        else:
+            function, batch = sft_gradients, _micro_batch(stage, cfg, sharding, ())
+            static['mtp_loss'] = mtp_loss
     return Program(
         'gradients', f'{stage.micro_rows} rows of {stage.row_length:,} tokens', function, (params, batch), static,
-        _state_memory(stage, cfg, sharding) | {'gradients': [params] * GRADIENT_TREES, 'batch': [batch]} | beside,
+        _state_memory(stage, cfg, sharding) | {'gradients': [params] * GRADIENT_TREES, 'batch': [batch]} | memory,
         unrolled=not cfg.scan_layers)
 
 
-def _update(cfg: ModelConfig, *, stage, sharding: Sharding, beside: Mapping[str, list[Arrays]]) -> Program:
+def _update(cfg: ModelConfig, *, stage, sharding: Sharding, beside: Beside) -> Program:
+    memory = beside(cfg)
+    cfg, _ = _trained(stage, cfg)
     state, grads = abstract_state(cfg, _optimizer(stage), sharding), transformer.shapes(cfg, sharding)
+    static = {'optimizer': _optimizer(stage), 'cfg': cfg, 'sharding': sharding}
+    args = state, grads
+    if cfg.experts and not isinstance(stage, RewardModelStage):
+        layers = cfg.n_layers - cfg.experts.dense_layers + cfg.mtp
+        args += (jax.ShapeDtypeStruct((layers, cfg.experts.n), jnp.int32, sharding=sharding.replicated()),)
+        static['bias_rate'] = balance_of(stage.balance, cfg).bias_rate
     return Program(
-        'update', 'one optimizer step', apply_gradients, (state, grads),
-        {'optimizer': _optimizer(stage), 'cfg': cfg, 'sharding': sharding},
-        _state_memory(stage, cfg, sharding) | {'gradients': [grads]} | beside)
+        'update', 'one optimizer step', apply_gradients, args, static,
+        _state_memory(stage, cfg, sharding) | {'gradients': [grads]} | memory)
 
 
-def _scoring(cfg: ModelConfig, *, stage, sharding: Sharding, beside: Mapping[str, list[Arrays]]) -> Program:
-    params, batch = transformer.shapes(cfg, sharding), _micro_batch(stage, sharding, ())
+def _scoring(cfg: ModelConfig, *, stage: GRPOStage, sharding: Sharding, beside: Beside) -> Program:
+    memory = beside(cfg)
+    cfg, _ = _trained(stage, cfg)
+    params, batch = transformer.shapes(cfg, sharding), _micro_batch(stage, cfg, sharding, ())
     return Program(
-        'scoring', f'{stage.micro_rows} rows of {stage.row_length:,} tokens', score, (params, batch),
+        'scoring', f'{stage.micro_rows} rows of {stage.row_length:,} tokens', score,
+        (params, dataclasses.replace(batch, balance=None)),
         {'cfg': cfg, 'temperature': stage.loss.temperature, 'sharding': sharding},
-        _state_memory(stage, cfg, sharding) | {'batch': [batch]} | beside, unrolled=not cfg.scan_layers)
+        _state_memory(stage, cfg, sharding) | {'batch': [batch]} | memory, unrolled=not cfg.scan_layers)
 
 
 def _decode(
-    cfg: ModelConfig, *, sampling: SamplingConfig, length: int, sharding: Sharding, beside: Mapping[str, list[Arrays]]
+    cfg: ModelConfig, *, sampling: SamplingConfig, length: int, sharding: Sharding,
+    trained: Callable[[ModelConfig], ModelConfig], beside: Beside,
 ) -> Program:
+    memory = beside(cfg)
+    cfg = trained(cfg)
     sharding.check_batch('sampling.slots', sampling.slots)
     like = jax.eval_shape(
         functools.partial(reshard, cfg=cfg, sharding=sharding, dtype=cfg.dtype), transformer.shapes(cfg, sharding))
     params = _placed(like, transformer.shardings(cfg, sharding))
-    length = bucket(min(length, cfg.max_positions))
-    cache = jax.eval_shape(lambda: empty_cache(cfg, sampling.slots, length))
+    length = min(length, cfg.max_positions) + sampling.chunk
+    length += -length % BUCKET
+    cache = jax.eval_shape(lambda: empty_cache(cfg, sampling.slots, length, lanes(sharding)))
     state = jax.eval_shape(lambda: empty_state(cfg, sampling.slots, sharding)).replace(cache=cache)
     where = jax.tree.map(lambda x: sharding.named(('batch',) + (None,) * (x.ndim - 1), x.shape, 'sampling.slots'), state)
     where = where.replace(cache=jax.tree.map(lambda x: sharding.named(cache_axes(cfg), x.shape, 'the cache'), cache))
@@ -183,7 +226,7 @@ def _decode(
     return Program(
         'decode', f'one token in {sampling.slots:,} slots of {length:,}', decode_chunk, (params, state),
         {'cfg': cfg, 'sampling': drawing(sampling), 'eos': 0, 'sharding': sharding},
-        {'decoding weights': [params], 'cache': [state.cache]} | beside, units=sampling.chunk, unrolled=True)
+        {'decoding weights': [params], 'cache': [state.cache]} | memory, units=sampling.chunk, unrolled=True)
 
 
 def _placed(like: Arrays, shardings: Arrays) -> Arrays:

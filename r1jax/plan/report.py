@@ -44,14 +44,14 @@ def heading(what: Subject) -> str:
 
 def tables(planned: Sequence[Planned]) -> Iterable[Table]:
     """Memory by what it holds, what a device does, and what it sends; a column for each program."""
-    kinds = dict.fromkeys(name for program in planned for name in program.memory)
+    kinds = dict.fromkeys(name for program in planned for name, size in program.memory.items() if size >= 0.005 * GIB)
     memory = _table('memory of a device, GiB', planned)
     for kind in kinds:
         memory.add_row(kind, *(
             f"{size / GIB:.2f}" if (size := program.memory.get(kind, 0)) >= 0.005 * GIB else "" for program in planned))
     memory.add_section()
     memory.add_row('total', *(f'{program.total / GIB:.1f}{"" if program.costs else " +"}' for program in planned))
-    memory.add_row('it has', *(f'{program.chip.hbm / GIB:.0f}' for program in planned))
+    memory.add_row('it has', *(f'{program.chip.hbm / GIB:.1f}' for program in planned))
     memory.add_row('fits', *('yes' if program.fits else 'NO' for program in planned))
     yield memory
     planned = [program for program in planned if program.costs]

@@ -17,8 +17,9 @@ from flax import struct
 
 from r1jax.errors import UserError
 from r1jax.models import transformer
-from r1jax.models.cache import Cache, LayerCache, cache_axes, empty_cache
+from r1jax.models.cache import Cache, LayerCache, cache_axes, empty_cache, widened
 from r1jax.models.config import ModelConfig
+from r1jax.models.kernels import LANES
 from r1jax.parallel.rules import Sharding
 from r1jax.sampling.logits import SamplingConfig, sample
 
@@ -80,8 +81,13 @@ def empty_state(cfg: ModelConfig, slots: int, sharding: Sharding) -> DecodeState
     """Slots that are all idle, with a short cache."""
     zeros_S = jnp.zeros(slots, jnp.int32)
     return _pin(DecodeState(
-        cache=empty_cache(cfg, slots, BUCKET), token_S=zeros_S, position_S=zeros_S, last_S=zeros_S,
+        cache=empty_cache(cfg, slots, BUCKET, lanes(sharding)), token_S=zeros_S, position_S=zeros_S, last_S=zeros_S,
         active_S=jnp.zeros(slots, bool), key_S=jax.random.split(jax.random.key(0), slots)), cfg, sharding)
+
+
+def lanes(sharding: Sharding) -> int:
+    """What the width of a cache's heads is a multiple of, see `empty_cache`."""
+    return LANES if sharding.platform == 'tpu' else 1
 
 
 def _pin(state: DecodeState, cfg: ModelConfig, sharding: Sharding) -> DecodeState:
@@ -144,7 +150,8 @@ def insert(state: DecodeState, prompts: Cache, rows_S: jax.Array, fresh: dict[st
 
     def put(old_SNTK: jax.Array, prompt_PNTK: jax.Array) -> jax.Array:
         length = prompt_PNTK.shape[2]
-        chosen = jnp.where(new_S[:, None, None, None], prompt_PNTK[rows_S], old_SNTK[:, :, :length])
+        new_SNTK = widened(prompt_PNTK[rows_S], old_SNTK.shape[-1])
+        chosen = jnp.where(new_S[:, None, None, None], new_SNTK, old_SNTK[:, :, :length])
         return old_SNTK.at[:, :, :length].set(chosen)
 
     def key(quadruple):
@@ -215,7 +222,7 @@ class Engine:
     """Samples completions.
 
     Attributes:
-        params: the parameters; assign new ones between calls of `generate` as training goes on.
+        params: the parameters; assign new ones between calls of `generate` as training goes on, or None to free them.
     """
 
     def __init__(
@@ -334,9 +341,11 @@ class Engine:
         return take(state, np.array(rows, np.int32), cfg=self._cfg, sharding=self._sharding), [slots[s] for s in rows]
 
     def _fit(self, state: DecodeState, slots: list[_Slot | None]) -> DecodeState:
-        """Grows the cache where the next chunk could run past its end."""
-        done = [len(slot.request.prompt) + sum(map(len, slot.tokens)) for slot in slots if slot]
-        needed = bucket(max(done) + self._sampling.chunk)
+        """Grows the cache where the next chunk could run past its end, up to where the longest completion ends."""
+        busy = [slot for slot in slots if slot]
+        done = max(len(slot.request.prompt) + sum(map(len, slot.tokens)) for slot in busy)
+        end = max(len(slot.request.prompt) for slot in busy) + self._sampling.max_tokens + self._sampling.chunk
+        needed = min(bucket(done + self._sampling.chunk), end + -end % BUCKET)
         if needed > state.cache.length:
             state = state.replace(cache=lengthen(state.cache, needed))
         return state

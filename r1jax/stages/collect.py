@@ -33,13 +33,12 @@ from r1jax.rewards.judge import judge_correctness
 from r1jax.rewards.language import language_metric
 from r1jax.rewards.shaping import repetition
 from r1jax.runtime import datasets
-from r1jax.runtime.checkpoint import load_model
 from r1jax.runtime.datacard import family_of, make_card, source_of, write_card
 from r1jax.runtime.progress import Progress
 from r1jax.sampling.engine import Engine
 from r1jax.sampling.logits import SamplingConfig
 from r1jax.stages.base import MODEL, Artifact, Inputs, StageKind
-from r1jax.stages.evaluate import decoding_engine, groups_of, share_interval
+from r1jax.stages.evaluate import groups_of, load_sampler, share_interval
 from r1jax.stages.parts import in_parts, open_judge, portion
 from r1jax.stages.rollout import Rollout, check_lengths, prefilled, sample
 
@@ -160,13 +159,12 @@ class CollectStage:
 
 def run(stage: CollectStage, inputs: Inputs, folder: pathlib.Path) -> Artifact:
     """Samples what is missing of the parts, then writes data/ (examples.parquet and the card) and rejected.parquet."""
-    model = load_model(inputs.model, inputs.decoding, inputs.execution)
-    engine = decoding_engine(model, stage.sampling, inputs.decoding, inputs.seed)
+    engine, tokenizer = load_sampler(inputs, stage.sampling)
     chat = open_judge(stage.judge, inputs.decoding) if stage.judge else None
     verdicts = []
 
     def make(first: int, examples: Sequence[Example]) -> list[dict]:
-        return sample_part(stage, engine, model.tokenizer, examples, first, chat)
+        return sample_part(stage, engine, tokenizer, examples, first, chat)
 
     with Progress(stage.questions, inputs.name, enabled=is_leader()) as progress:
         size = portion(stage.sampling.slots, stage.samples)
@@ -176,14 +174,14 @@ def run(stage: CollectStage, inputs: Inputs, folder: pathlib.Path) -> Artifact:
             progress.update(first + len(examples), kept=float(np.mean([not row['reason'] for _, row in verdicts])))
     kept, dropped = choose(stage, verdicts)
     reasoning = [
-        _row(stage, example, formatted(stage, example, row['completion']), 'reasoning', model.tokenizer)
+        _row(stage, example, formatted(stage, example, row['completion']), 'reasoning', tokenizer)
         for example, row in kept]
     if not reasoning:
         counts = collections.Counter(row['reason'] for _, row in dropped).most_common(3)
         raise UserError(
             f'{inputs.name}: nothing was kept of {len(dropped)} responses ('
             + ', '.join(f'{reason} {count}' for reason, count in counts) + ')')
-    general = list(demonstrations(stage, round(stage.general_ratio * len(reasoning)), inputs.seed, model.tokenizer))
+    general = list(demonstrations(stage, round(stage.general_ratio * len(reasoning)), inputs.seed, tokenizer))
     figures = acceptance(stage, verdicts)
     if is_leader():
         datasets.write(folder / 'data' / 'examples.parquet', reasoning + general, datasets.EXAMPLES)

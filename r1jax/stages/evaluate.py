@@ -17,6 +17,7 @@ import numpy as np
 
 from r1jax.data import tasks
 from r1jax.data.tinyworld import count_reflection_words, preferences
+from r1jax.data.tokenizers import Tokenizer
 from r1jax.errors import UserError, at_least
 from r1jax.learning.step import reshard
 from r1jax.models.config import ModelConfig
@@ -34,6 +35,7 @@ from r1jax.runtime.progress import Progress
 from r1jax.runtime.rollouts import write_rollouts
 from r1jax.sampling.engine import Engine, Request
 from r1jax.sampling.logits import SamplingConfig
+from r1jax.stages.base import Inputs
 from r1jax.stages.parts import portion
 from r1jax.stages.rollout import Rollout, check_lengths, prefilled, row, sample
 
@@ -138,6 +140,12 @@ def decoding_engine(model: Model, sampling: SamplingConfig, sharding: Sharding, 
     """A sampler with the parameters as training's has them: in the dtype that the model computes in."""
     params = reshard(model.params, cfg=model.cfg, sharding=sharding, dtype=model.cfg.dtype)
     return Engine(params, model.cfg, sampling, eos=model.tokenizer.eos_id, sharding=sharding, seed=seed)
+
+
+def load_sampler(inputs: Inputs, sampling: SamplingConfig) -> tuple[Engine, Tokenizer]:
+    """A sampler of a stage's model, and its tokenizer. What was read as float32 is not kept beside."""
+    model = load_model(inputs.model, inputs.decoding, inputs.execution)
+    return decoding_engine(model, sampling, inputs.decoding, inputs.seed), model.tokenizer
 
 
 def _so_far(graded: Sequence[dict]) -> dict[str, float]:

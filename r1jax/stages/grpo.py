@@ -314,6 +314,7 @@ def run(stage: GRPOStage, inputs: Inputs, folder: pathlib.Path) -> Artifact:
                 paying = models if part == 'final' or stage.final is None else {}
                 engine.params = reshard(state.params, cfg=cfg, sharding=decoding, dtype=cfg.dtype)
                 scored, metrics = collect(stage, engine, tokenizer, examples, reward, paying, step, clock)
+                engine.params = None  # training needs the room
                 sequences, advantages_B = prepare(stage, scored, state.params, reference, cfg, training, step)
                 clock.lap('scoring')
                 state, more = update(stage, optimizer, state, sequences, cfg, training, inputs.seed, step)

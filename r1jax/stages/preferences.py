@@ -29,12 +29,11 @@ from r1jax.rewards.base import Example
 from r1jax.rewards.chat import WORLD, JudgeConfig, check_chat
 from r1jax.rewards.judge import judge_pairs, judge_safety
 from r1jax.runtime import datasets
-from r1jax.runtime.checkpoint import load_model
 from r1jax.runtime.datacard import family_of, make_card, source_of, write_card
 from r1jax.runtime.progress import Progress
 from r1jax.sampling.logits import SamplingConfig
 from r1jax.stages.base import MODEL, Artifact, Inputs, StageKind
-from r1jax.stages.evaluate import decoding_engine, share_interval
+from r1jax.stages.evaluate import load_sampler, share_interval
 from r1jax.stages.parts import in_parts, open_judge, portion
 from r1jax.stages.rollout import Rollout, check_lengths, sample
 
@@ -105,15 +104,14 @@ class PreferencesStage:
 
 def run(stage: PreferencesStage, inputs: Inputs, folder: pathlib.Path) -> Artifact:
     """Samples and judges what is missing of the parts, then writes data/ (the rows that were kept, and the card)."""
-    model = load_model(inputs.model, inputs.decoding, inputs.execution)
-    engine = decoding_engine(model, stage.sampling, inputs.decoding, inputs.seed)
+    engine, tokenizer = load_sampler(inputs, stage.sampling)
     compare, label = judges(stage, inputs)
     schema = datasets.PAIRS if stage.form == 'pairs' else datasets.LABELS
     kept, sampled, dropped, passed = [], [], [], []
 
     def make(first: int, examples: Sequence[Example]) -> list[dict]:
         rollouts = sample(
-            engine, model.tokenizer, examples, range(first, first + len(examples)), stage.samples, step=0)
+            engine, tokenizer, examples, range(first, first + len(examples)), stage.samples, step=0)
         return judge_pairs_of(stage, rollouts, compare) if stage.form == 'pairs' else label_all(rollouts, label)
 
     with Progress(stage.questions, inputs.name, enabled=is_leader()) as progress:
@@ -134,7 +132,7 @@ def run(stage: PreferencesStage, inputs: Inputs, folder: pathlib.Path) -> Artifa
         raise UserError(f'{inputs.name}: nothing was kept of {len(dropped)} {stage.form}')
     if is_leader():
         datasets.write(folder / 'data' / f'{stage.form}.parquet', kept, schema)
-        counted = [row | {'source': 'general', 'n_tokens': _length(row, model.tokenizer)} for row in kept]
+        counted = [row | {'source': 'general', 'n_tokens': _length(row, tokenizer)} for row in kept]
         write_card(folder / 'data', make_card(
             {'stage': inputs.name, 'sampled from': source_of(inputs.model, folder), 'task': stage.task,
              'requests': stage.questions, 'responses to each': stage.samples,

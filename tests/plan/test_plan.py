@@ -15,6 +15,7 @@ from r1jax.__main__ import main  # noqa: E402
 from r1jax.config import load_experiment  # noqa: E402
 from r1jax.errors import UserError  # noqa: E402
 from r1jax.learning.likelihood import token_logprobs  # noqa: E402
+from r1jax.models.presets import preset  # noqa: E402
 from r1jax.models.transformer import n_params  # noqa: E402
 from r1jax.parallel.rules import TRAINING, Sharding  # noqa: E402
 from r1jax.plan import costs, plan, report, subject  # noqa: E402
@@ -46,25 +47,36 @@ def test_a_plan_has_the_programs_of_the_stage_and_what_lies_in_memory_meanwhile(
     # Float32, over fsdp x tensor = 4 devices but for norms; gradients of a sum, a micro-batch and the one before.
     assert gradients.memory['weights'] == pytest.approx(4 * n_params(what.cfg) / 4, rel=0.01)
     assert gradients.memory['gradients'] == 3 * gradients.memory['weights']
-    # Keys and values of 4 layers, half of the slots (fsdp) and one of two heads (tensor) on a device.
-    assert decode.memory['cache'] == 2 * 4 * (what.settings.sampling.slots // 2) * 256 * what.cfg.head_dim * 4
+    # Keys and values of 4 layers, half of the slots (fsdp) and one of two heads (tensor) on a device; heads as wide as a
+    # TPU's registers, and room for one chunk more than a row holds.
+    assert decode.memory['cache'] == 2 * 4 * (what.settings.sampling.slots // 2) * 320 * 128 * 4
     assert all(program.fits and program.bound in ('compute', 'memory', 'interconnect') for program in planned)
-    assert gradients.memory['activations'] > 0 < decode.memory['activations']
+    assert gradients.memory['activations'] > 0
 
 
-@pytest.mark.parametrize('name', ['gradients', 'decode'])
-@pytest.mark.parametrize('model', ['tiny', 'tiny-deepseek'])
-def test_layers_that_are_added_by_a_rule_cost_what_they_cost(monkeypatch, name, model):
-    what = of_tiny(('mesh.tensor', '1'), ('mesh.expert', '2'), model=model)
-    cfg = dataclasses.replace(what.cfg, n_layers=9)
+# Shapes at which nothing fits into the memory on the chip, where few layers would stay and many not.
+LARGE = {
+    'llama3.1-8b': {'n_layers': 8},
+    'deepseek-v3': {'n_layers': 9, 'mtp': 0, 'experts': dataclasses.replace(preset('deepseek-v3').experts, n=32)}}
+
+
+@pytest.mark.parametrize('model, name', [
+    ('llama3.1-8b', 'decode'),
+    *(pytest.param(model, name, marks=pytest.mark.slow) for model, name in (
+        ('llama3.1-8b', 'gradients'), ('deepseek-v3', 'decode'), ('deepseek-v3', 'gradients')))])
+def test_layers_that_are_added_by_a_rule_cost_what_they_cost(monkeypatch, model, name):
+    what = of_tiny(
+        ('plan.topology', 'v5p:2x2x1'), ('mesh.tensor', '1'), ('mesh.expert', '2'), ('dtype', 'bfloat16'),
+        ('stages.r1_zero.micro_rows', '4'), ('stages.r1_zero.row_length', '4096'), model=model)
+    cfg = dataclasses.replace(what.cfg, **LARGE[model])
     (make,) = (make for make in programs(what.settings, cfg, what.mesh) if make(cfg).name == name)
     assert make(cfg).unrolled
-    by_rule, _ = costs.costs(make, cfg, what.mesh, chip(what.topology))
+    by_rule, _ = costs.measure(make, cfg, what.mesh, chip(what.topology))
     monkeypatch.setattr(costs, 'MORE', cfg.n_layers)
-    whole, _ = costs.costs(make, cfg, what.mesh, chip(what.topology))
+    whole, _ = costs.measure(make, cfg, what.mesh, chip(what.topology))
     assert by_rule.flops == pytest.approx(whole.flops, rel=1e-9)
     assert by_rule.hbm_bytes == pytest.approx(whole.hbm_bytes, rel=0.03)
-    assert by_rule.temporary == pytest.approx(whole.temporary, rel=0.1)
+    assert by_rule.temporary == pytest.approx(whole.temporary, rel=0.1, abs=2**26)
     assert by_rule.seconds_of_collectives == pytest.approx(whole.seconds_of_collectives, rel=0.03)
 
 
@@ -97,7 +109,7 @@ def test_the_table_and_json_say_the_same(tiny, tmp_path):
 
 
 @pytest.mark.parametrize('flags, sentence', [
-    (['--topology=v9:2x2'], "there is no TPU 'v9' here.*did you mean"),
+    (['--topology=v9:2x2'], "there is no TPU 'v9' here.*v5p"),
     (['--topology=v5e:three'], "topology 'v5e:three'"),
     (['--topology=v5e:4x4'], r'does not lay out 16 device\(s\)'),
     (['--stage=r1_zer'], "no such stage.*did you mean 'r1_zero'"),

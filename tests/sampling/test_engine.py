@@ -159,9 +159,10 @@ def test_a_slow_row_holds_up_nobody(params, monkeypatch):
     chunks = []
     real = engine_module.decode_chunk
     monkeypatch.setattr(engine_module, 'decode_chunk', lambda *a, **k: chunks.append(1) or real(*a, **k))
-    done = run(params, SamplingConfig(slots=8, max_tokens=64, chunk=4), reqs=requests(16, 8))
+    # Nearly any token, so that many completions end early.
+    done = run(params, SamplingConfig(slots=8, max_tokens=64, chunk=4, temperature=30.0), reqs=requests(16, 8))
     in_waves = sum(max(len(done[p, s].tokens) for s in range(8)) for p in range(16))
-    assert 4 * len(chunks) < 0.8 * in_waves
+    assert 4 * len(chunks) < 0.8 * in_waves, (4 * len(chunks), in_waves)
 
 
 @pytest.mark.parametrize('mesh, smallest', [(MeshConfig(), 8), (None, 2)])
