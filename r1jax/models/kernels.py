@@ -29,20 +29,22 @@ def flash_attention(
 ) -> jax.Array | None:
     """What `attention.self_attention` computes, without ever holding [T, T] scores; None where no kernel can.
 
-    Heads are split over the mesh as the rules say, rows as a batch.
+    Heads are split over the mesh as the rules say, rows as a batch. T is filled up to whole tiles with padding.
     """
-    T = q_BTHK.shape[1]
-    if sharding.platform == 'tpu' and T % LANES == 0:
+    T, K = q_BTHK.shape[1], q_BTHK.shape[3]
+    if sharding.platform == 'tpu':
         kernel = functools.partial(splash_attention, scale=scale)
-    elif sharding.platform == 'gpu' and q_BTHK.dtype == jnp.bfloat16:
+    elif sharding.platform == 'gpu' and q_BTHK.dtype == jnp.bfloat16 and K % 8 == 0 and K <= 256:
         kernel = functools.partial(cudnn_attention, scale=scale)
     else:
         return None
     query, key = (sharding.spec(('batch', None, heads, None)) for heads in ('heads', 'kv_heads'))
     # Kernels do not say over which mesh axes their results vary, so that cannot be checked.
-    return jax.shard_map(
+    attend = jax.shard_map(
         kernel, mesh=sharding.mesh, in_specs=(query, key, key, sharding.spec(('batch', None))), out_specs=query,
-        check_vma=False)(q_BTHK, k_BTNK, v_BTNV, segments_BT)
+        check_vma=False)
+    filled = (jnp.pad(x, [(0, 0), (0, -T % LANES)] + [(0, 0)] * (x.ndim - 2)) for x in (q_BTHK, k_BTNK, v_BTNV, segments_BT))
+    return attend(*filled)[:, :T]
 
 
 def splash_attention(q_BTHK, k_BTNK, v_BTNV, segments_BT, *, scale: float) -> jax.Array:

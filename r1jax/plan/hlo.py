@@ -13,6 +13,8 @@ from collections.abc import Iterator
 _BITS = {'pred': 8, 'token': 0}  # all other types say it themselves: bf16, s32, f8e4m3fn
 _SHAPE = re.compile(r'([a-z]+[0-9]*[a-z0-9]*)\[([0-9,]*)\](\{[^}]*\})?')
 _INSTRUCTION = re.compile(r'^\s+(ROOT )?%?([\w.-]+) = (.*)$')
+# Not every '}' ends a computation: what describes a kernel runs over several lines.
+_END = re.compile(r'\}(, |$)')
 _NAME = re.compile(r'%([\w.-]+)')
 _CALLED = re.compile(
     r'\b(?:calls|to_apply|body|condition|branch_computations|called_computations)=(?:\{([^}]*)\}|(%?[\w.-]+))')
@@ -20,9 +22,7 @@ COLLECTIVES = ('all-gather', 'all-reduce', 'reduce-scatter', 'all-to-all', 'ragg
 # These name, choose or order values and move none; what a loop or a call moves, its computation does.
 _FREE = {
     'parameter', 'constant', 'tuple', 'get-tuple-element', 'bitcast', 'while', 'conditional', 'call', 'after-all',
-    'partition-id', 'replica-id', 'opt-barrier', 'add-dependency', 'copy-done', 'slice-done', 'async-done', 'async-update',
-    'send-done', 'recv-done', 'domain'} | {f'{kind}-done' for kind in COLLECTIVES}
-
+    'partition-id', 'replica-id', 'opt-barrier', 'add-dependency', 'async-update', 'domain'}
 _SLICES = {'dynamic-slice', 'slice', 'gather'}
 # Which operand holds what is written into the first one.
 _UPDATES = {'dynamic-update-slice': 1, 'scatter': 2}
@@ -94,10 +94,12 @@ def traffic(text: str) -> Traffic:
         for i in computations[name]:
             kind = i.opcode.removesuffix('-start')
             if kind in COLLECTIVES:
+                # The TPU's name for a sum of which each device keeps its part.
+                kind = 'reduce-scatter' if name.startswith('all-reduce-scatter') else kind
                 collectives.append(Collective(
                     kind, sum(_bytes(instructions[o], hbm_only=False) for o in i.operands if o in instructions),
                     _group(i.attributes), times))
-            if not fused and i.opcode not in _FREE:
+            if not fused and i.opcode not in _FREE and not i.opcode.endswith('-done'):
                 moved += times * _moves(i, instructions, computations)
             turns = _turns(i, computations) if i.opcode == 'while' else 1
             for called in i.called:
@@ -118,7 +120,7 @@ def parse(text: str) -> tuple[dict[str, list[Instruction]], str]:
                 name = line.removeprefix('ENTRY ').lstrip('%').split(' ', 1)[0]
                 current = computations[name] = []
                 entry = name if line.startswith('ENTRY ') else entry
-        elif line.startswith('}'):
+        elif _END.match(line):
             current = None
         elif found := _INSTRUCTION.match(line):
             current.append(_instruction(*found.groups()))

@@ -27,6 +27,10 @@ HloModule jit_f, is_scheduled=true, num_partitions=8
   ROOT %put = f32[28,1024]{1,0:T(8,128)} dynamic-update-slice(%q0, %q1, %q2, %none)
 }
 
+%elsewhere (r: f32[4]) -> f32[4] {
+  ROOT %r = f32[4]{0:T(128)} parameter(0)
+}, execution_thread="sparsecore"
+
 %sum (a: f32[], b: f32[]) -> f32[] {
   %a = f32[]{:T(128)} parameter(0)
   %b = f32[]{:T(128)} parameter(1)
@@ -46,7 +50,9 @@ HloModule jit_f, is_scheduled=true, num_partitions=8
   %stack = f32[28,1024]{1,0:T(8,128)} get-tuple-element(%state.1), index=1
   %x = f32[1,1024]{1,0:T(8,128)} fusion(%stack, %i), kind=kLoop, calls=%sliced
   %all = f32[1,1024]{1,0:T(8,128)} all-reduce(%x), channel_id=1, GROUPS, use_global_device_ids=true, to_apply=%sum
-  %near = f32[1,1024]{1,0:T(8,128)S(1)} copy(%all)
+  %near = f32[1,1024]{1,0:T(8,128)S(1)} custom-call(%all), custom_call_target="kernel", backend_config={"kernel": {
+ "block": 512
+}}, metadata={op_name="a kernel, whose description runs over lines"}
   %new = f32[28,1024]{1,0:T(8,128)} fusion(%stack, %near, %i), kind=kLoop, calls=%written
   %one = s32[]{:T(128)} constant(1)
   %next = s32[]{:T(128)} add(%i, %one)
@@ -75,7 +81,7 @@ ENTRY %main (arg: f32[28,1024]) -> f32[28,1024] {
 def test_loops_slices_and_memory_on_the_chip_count_as_they_run(groups, devices):
     found = hlo.traffic(MODULE.replace('GROUPS', groups))
     row = 1024 * 4
-    # A turn: slice read and written (2), all-reduce (2), copy to the chip (1), the slice written back (1); counters of 4
+    # A turn: slice read and written (2), all-reduce (2), a kernel's output on the chip (1), the slice written back (1); counters of 4
     # bytes: one read by each fusion, two read and one written by the addition, and the comparison's two, and its byte.
     assert found.hbm_bytes == 28 * (6 * row + 2 * 4 + 3 * 4) + 28 * (2 * 4 + 1)
     (collective,) = found.collectives
