@@ -38,7 +38,10 @@ setuptools.setup(
         'tpu': ['jax[tpu]'],
         'cuda': ['jax[cuda12]'],
         # torch and transformers are references that models and losses are compared with, nothing more.
-        'test': ['gguf>=0.19', 'openai>=1.60', 'pytest>=8', 'pytest-xdist>=3.6', 'torch>=2.5', 'transformers>=4.50'],
+        # libtpu is the compiler that plans are made with; it is there for Linux alone.
+        'test': [
+            'gguf>=0.19', 'libtpu>=0.0.42; sys_platform == "linux" and platform_machine == "x86_64"', 'openai>=1.60', 'pytest>=8',
+            'pytest-xdist>=3.6', 'torch>=2.5', 'transformers>=4.50'],
         'notebook': ['jupyterlab>=4', 'matplotlib>=3.9'],
     },
 )
