@@ -81,8 +81,9 @@ ENTRY %main (arg: f32[28,1024]) -> f32[28,1024] {
 def test_loops_slices_and_memory_on_the_chip_count_as_they_run(groups, devices):
     found = hlo.traffic(MODULE.replace('GROUPS', groups))
     row = 1024 * 4
-    # A turn: slice read and written (2), all-reduce (2), what a kernel leaves on the chip (1), the slice written back (1);
-    # counters of 4 bytes: one read by each fusion, two read and one written by the addition, and the comparison's two, and its byte.
+    # A turn: slice read and written (2), all-reduce (2), what a kernel leaves on the chip (1), the slice written back (1).
+    # Counters of 4 bytes: one read by each fusion, two read and one written by the addition, and the comparison's two, and
+    # its byte.
     assert found.hbm_bytes == 28 * (6 * row + 2 * 4 + 3 * 4) + 28 * (2 * 4 + 1)
     (collective,) = found.collectives
     assert collective == hlo.Collective('all-reduce', row, devices, 28)
