@@ -172,7 +172,8 @@ def test_the_last_completions_are_decoded_without_empty_rows(params, monkeypatch
     monkeypatch.setattr(
         engine_module, 'decode_chunk', lambda p, s, **k: rows.append(len(s.active_S)) or real(p, s, **k))
     sharding = Sharding(make_mesh(mesh), DECODING) if mesh else None
-    done = run(params, SamplingConfig(slots=16, max_tokens=64, chunk=4), reqs=requests(8, 8), sharding=sharding)
+    sampling = SamplingConfig(slots=16, max_tokens=64, chunk=4, temperature=30.0)
+    done = run(params, sampling, reqs=requests(8, 8), sharding=sharding)
     assert len(done) == 64
     assert rows == sorted(rows, reverse=True) and rows[0] == 16 and rows[-1] == smallest
 
