@@ -15,12 +15,12 @@ from ml_collections import ConfigDict
 
 from r1jax import pipeline
 from r1jax.errors import Missing, UserError, nearest
-from r1jax.models.config import ModelConfig
+from r1jax.models.config import Execution, ModelConfig
 from r1jax.models.presets import preset
 from r1jax.parallel.mesh import AXES, mesh_sizes
 from r1jax.plan.chips import Chip, chip
 from r1jax.plan.costs import Costs, TooLarge, measure
-from r1jax.plan.programs import Program, bytes_on_device, programs
+from r1jax.plan.programs import bytes_on_device, programs
 from r1jax.runtime.checkpoint import read_config
 
 
@@ -115,8 +115,7 @@ def _model(experiment, model: str | None) -> ModelConfig:
         if not experiment.plan.model:
             raise UserError(f'{error}; --model names a shape instead, see `r1jax tasks`') from error
         cfg = preset(experiment.plan.model)
-    return dataclasses.replace(
-        cfg, dtype=experiment.dtype or cfg.dtype, scan_layers=experiment.scan_layers, remat=experiment.remat)
+    return Execution(experiment.dtype, experiment.scan_layers, experiment.remat).of(cfg)
 
 
 def _devices(topology: str) -> list[jax.Device]:
@@ -154,4 +153,4 @@ def plan(what: Subject) -> Iterator[Planned]:
         yield Planned(program.name, program.unit, memory, found, seconds, of_chip)
 
 
-__all__ = ['Planned', 'Program', 'Subject', 'plan', 'subject']
+__all__ = ['Planned', 'Subject', 'plan', 'subject']

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 _BITS = {'pred': 8, 'token': 0}  # all other types say it themselves: bf16, s32, f8e4m3fn
 _SHAPE = re.compile(r'([a-z]+[0-9]*[a-z0-9]*)\[([0-9,]*)\](\{[^}]*\})?')
-_INSTRUCTION = re.compile(r'^\s+(ROOT )?%?([\w.-]+) = (.*)$')
+_INSTRUCTION = re.compile(r'^\s+(?:ROOT )?%?([\w.-]+) = (.*)$')
 # Not every '}' ends a computation: what describes a kernel runs over several lines.
 _END = re.compile(r'\}(, |$)')
 _NAME = re.compile(r'%([\w.-]+)')
@@ -43,7 +43,6 @@ class Instruction:
     inside: str
     shapes: tuple[tuple[float, bool], ...]
     attributes: str
-    root: bool
 
     @property
     def operands(self) -> list[str]:
@@ -127,13 +126,13 @@ def parse(text: str) -> tuple[dict[str, list[Instruction]], str]:
     return computations, entry
 
 
-def _instruction(root: str | None, name: str, rest: str) -> Instruction:
+def _instruction(name: str, rest: str) -> Instruction:
     end = _closing(rest, 0) + 1 if rest.startswith('(') else rest.index(' ')
     shapes, rest = rest[:end], rest[end:].strip()
     opcode, _, _ = rest.partition('(')
     close = _closing(rest, len(opcode))
     return Instruction(
-        name, opcode, rest[len(opcode) + 1:close], tuple(map(_shape, _SHAPE.findall(shapes))), rest[close + 1:], bool(root))
+        name, opcode, rest[len(opcode) + 1:close], tuple(map(_shape, _SHAPE.findall(shapes))), rest[close + 1:])
 
 
 def _closing(text: str, start: int) -> int:
