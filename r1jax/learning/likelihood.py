@@ -169,7 +169,9 @@ def _backward(temperature, blocks, sharding, residuals, cotangents):
         head_DSC = _constrain(head_DSC, (None, 'vocab', None), sharding)
         d_hidden_BTD = jnp.einsum('btsc,dsc->btd', d_logits, head_DSC, preferred_element_type=jnp.float32)
         d_head_DSC = jnp.einsum('btd,btsc->dsc', hidden_BTD, d_logits, preferred_element_type=jnp.float32)
-        return d_hidden_BTD, _constrain(d_head_DSC, ('embed', 'vocab', None), sharding).astype(head_DV.dtype)
+        # Whole first, as in `Sharding.move`: the sum is scattered then, and not computed piece by piece.
+        d_head_DSC = _constrain(_constrain(d_head_DSC, (None, 'vocab', None), sharding), ('embed', 'vocab', None), sharding)
+        return d_hidden_BTD, d_head_DSC.astype(head_DV.dtype)
 
     cut = _cut(head_DV, blocks, sharding)
     if blocks == 1:

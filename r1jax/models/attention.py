@@ -54,12 +54,11 @@ def specs(cfg: ModelConfig, L: int, into_residual: int) -> Attention:
 
 def _project(h_BTD, w: Attention, cos, sin, cfg: ModelConfig):
     """Returns rotated q [B, T, H, K], rotated k [B, T, N, K] and v [B, T, N, K]."""
-    dtype = h_BTD.dtype
-    q = jnp.einsum('btd,dhk->bthk', h_BTD, w.wq.astype(dtype))
-    k = jnp.einsum('btd,dnk->btnk', h_BTD, w.wk.astype(dtype))
-    v = jnp.einsum('btd,dnk->btnk', h_BTD, w.wv.astype(dtype))
+    q = jnp.einsum('btd,dhk->bthk', h_BTD, w.wq)
+    k = jnp.einsum('btd,dnk->btnk', h_BTD, w.wk)
+    v = jnp.einsum('btd,dnk->btnk', h_BTD, w.wv)
     if w.bq is not None:
-        q, k, v = q + w.bq.astype(dtype), k + w.bk.astype(dtype), v + w.bv.astype(dtype)
+        q, k, v = q + w.bq, k + w.bk, v + w.bv
     if w.q_norm is not None:
         q, k = rms_norm(q, w.q_norm, cfg.norm_eps), rms_norm(k, w.k_norm, cfg.norm_eps)
     return apply_rope(q, cos, sin), apply_rope(k, cos, sin), v
@@ -76,7 +75,7 @@ def attend(
     """
     q, k, v = _project(h_BTD, w, cos, sin, cfg)
     mixed_BTHK = self_attention(q, k, v, segments_BT, cfg.softmax_scale, sharding)
-    out_BTD = jnp.einsum('bthk,hkd->btd', mixed_BTHK, w.wo.astype(h_BTD.dtype))
+    out_BTD = jnp.einsum('bthk,hkd->btd', mixed_BTHK, w.wo)
     return out_BTD, LayerCache(k.swapaxes(1, 2), v.swapaxes(1, 2))
 
 
@@ -127,7 +126,7 @@ def attend_cached(
     position_S = positions_S1[:, 0]
     cache = cache.write(position_S, k[:, 0], v[:, 0])
     mixed_S1HK = cached_attention(q, cache.k_SNTK, cache.v_SNTV, position_S, cfg.softmax_scale)[..., :cfg.head_dim]
-    return jnp.einsum('bthk,hkd->btd', mixed_S1HK, w.wo.astype(h_S1D.dtype)), cache
+    return jnp.einsum('bthk,hkd->btd', mixed_S1HK, w.wo), cache
 
 
 def cached_attention(

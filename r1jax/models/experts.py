@@ -96,8 +96,8 @@ def apply_experts(
     place_MA = jnp.minimum(place_MA, R - 1)
     product = functools.partial(grouped_product, sizes_E=sizes_E, platform=platform)
     x_RD = _dispatch(x_MD, pair_R, place_MA, here_MA)
-    hidden_RF = jax.nn.silu(product(x_RD, w_gate_EDF.astype(dtype))) * product(x_RD, w_up_EDF.astype(dtype))
-    y_MAD = _collect(product(hidden_RF, w_down_EFD.astype(dtype)), pair_R, place_MA)
+    hidden_RF = jax.nn.silu(product(x_RD, w_gate_EDF)) * product(x_RD, w_up_EDF)
+    y_MAD = _collect(product(hidden_RF, w_down_EFD), pair_R, place_MA)
     return jnp.einsum('mad,ma->md', y_MAD, jnp.where(here_MA, weights_MA, 0).astype(dtype))
 
 
@@ -201,10 +201,8 @@ def spread(h_BTD, chosen_BTA, weights_BTA, w: Mixture, sharding: Sharding | None
     """Expert parallelism: the tokens of all devices that experts are split over come to each of them, which adds up what its
     own experts make of them; the sums go back to where the tokens live. Without `sharding` all is on one device.
     """
-    # Cast where they lie: what is gathered over fsdp is half as much then.
-    w_gate, w_up, w_down = (x.astype(h_BTD.dtype) for x in (w.w_gate, w.w_up, w.w_down))
     if sharding is None:
-        return _in_chunks(h_BTD, chosen_BTA, weights_BTA, (w_gate, w_up, w_down), 1, apply_experts)
+        return _in_chunks(h_BTD, chosen_BTA, weights_BTA, (w.w_gate, w.w_up, w.w_down), 1, apply_experts)
     rows = sharding.spec(('batch', None, None))
     up, down = sharding.spec(('experts', None, 'ffw')), sharding.spec(('experts', 'ffw', None))
 
@@ -223,7 +221,7 @@ def spread(h_BTD, chosen_BTA, weights_BTA, w: Mixture, sharding: Sharding | None
     return jax.shard_map(
         on_device, mesh=sharding.mesh, in_specs=(rows, rows, rows, up, up, down), out_specs=rows,
         # The TPU's kernel does not say over which mesh axes its results vary.
-        check_vma=sharding.platform != 'tpu')(h_BTD, chosen_BTA, weights_BTA, w_gate, w_up, w_down)
+        check_vma=sharding.platform != 'tpu')(h_BTD, chosen_BTA, weights_BTA, w.w_gate, w.w_up, w.w_down)
 
 
 def _in_chunks(h_BTD, chosen_BTA, weights_BTA, w: tuple[jax.Array, ...], ways: int, apply: Callable) -> jax.Array:

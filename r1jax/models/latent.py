@@ -53,17 +53,16 @@ def specs(cfg: ModelConfig, L: int, into_residual: int) -> Latent:
 
 def _queries(h_BTD, w: Latent, cos, sin, cfg: ModelConfig):
     """Returns the plain part [B, T, H, K] and the rotated part [B, T, H, P] of the queries."""
-    dtype = h_BTD.dtype
     c_BTC = h_BTD
     if w.wq_down is not None:
-        c_BTC = rms_norm(jnp.einsum('btd,dc->btc', h_BTD, w.wq_down.astype(dtype)), w.q_norm, cfg.norm_eps)
-    q = jnp.einsum('btc,chk->bthk', c_BTC, w.wq.astype(dtype))
+        c_BTC = rms_norm(jnp.einsum('btd,dc->btc', h_BTD, w.wq_down), w.q_norm, cfg.norm_eps)
+    q = jnp.einsum('btc,chk->bthk', c_BTC, w.wq)
     return q[..., :cfg.head_dim], apply_rope(q[..., cfg.head_dim:], cos, sin)
 
 
 def _latents(h_BTD, w: Latent, cos, sin, cfg: ModelConfig):
     """Returns what a cache holds of each token, [B, T, R + P]: the normalised latent vector and the rotated key."""
-    both = jnp.einsum('btd,dr->btr', h_BTD, w.wkv_down.astype(h_BTD.dtype))
+    both = jnp.einsum('btd,dr->btr', h_BTD, w.wkv_down)
     latent, key = both[..., :cfg.latent.kv_rank], both[..., cfg.latent.kv_rank:]
     return jnp.concatenate(
         [rms_norm(latent, w.kv_norm, cfg.norm_eps), apply_rope(key[:, :, None], cos, sin)[:, :, 0]], axis=-1)
@@ -74,16 +73,16 @@ def attend(
     sharding: Sharding | None = None,
 ) -> tuple[jax.Array, LayerCache]:
     """Causal self-attention within segments, keys and values expanded. Returns as `attention.attend`."""
-    dtype, R = h_BTD.dtype, cfg.latent.kv_rank
+    R = cfg.latent.kv_rank
     q_plain, q_rotated = _queries(h_BTD, w, cos, sin, cfg)
     kept_BTR = _latents(h_BTD, w, cos, sin, cfg)
-    k_plain = jnp.einsum('btr,rhk->bthk', kept_BTR[..., :R], w.wk.astype(dtype))
-    v = jnp.einsum('btr,rhv->bthv', kept_BTR[..., :R], w.wv.astype(dtype))
+    k_plain = jnp.einsum('btr,rhk->bthk', kept_BTR[..., :R], w.wk)
+    v = jnp.einsum('btr,rhv->bthv', kept_BTR[..., :R], w.wv)
     k_rotated = jnp.broadcast_to(kept_BTR[:, :, None, R:], q_rotated.shape)
     mixed_BTHV = self_attention(
         jnp.concatenate([q_plain, q_rotated], -1), jnp.concatenate([k_plain, k_rotated], -1), v, segments_BT,
         cfg.softmax_scale, sharding)
-    return jnp.einsum('bthv,hvd->btd', mixed_BTHV, w.wo.astype(dtype)), LayerCache(kept_BTR[:, None])
+    return jnp.einsum('bthv,hvd->btd', mixed_BTHV, w.wo), LayerCache(kept_BTR[:, None])
 
 
 def attend_cached(
@@ -96,13 +95,13 @@ def attend_cached(
     cfg: ModelConfig,
 ) -> tuple[jax.Array, LayerCache]:
     """Attention of one new token a row over that row's cache, the expansion absorbed; as `attention.attend_cached`."""
-    dtype, R = h_S1D.dtype, cfg.latent.kv_rank
+    R = cfg.latent.kv_rank
     q_plain, q_rotated = _queries(h_S1D, w, cos, sin, cfg)
     position_S = positions_S1[:, 0]
     cache = cache.write(position_S, _latents(h_S1D, w, cos, sin, cfg))
-    q_latent = jnp.einsum('bthk,rhk->bthr', q_plain, w.wk.astype(dtype))
+    q_latent = jnp.einsum('bthk,rhk->bthr', q_plain, w.wk)
     # All heads share one key, the kept vector, and one value, its first R numbers.
     mixed_S1HR = cached_attention(
         jnp.concatenate([q_latent, q_rotated], -1), cache.k_SNTK, cache.k_SNTK[..., :R], position_S, cfg.softmax_scale)
-    v = jnp.einsum('bthr,rhv->bthv', mixed_S1HR, w.wv.astype(dtype))
-    return jnp.einsum('bthv,hvd->btd', v, w.wo.astype(dtype)), cache
+    v = jnp.einsum('bthr,rhv->bthv', mixed_S1HR, w.wv)
+    return jnp.einsum('bthv,hvd->btd', v, w.wo), cache

@@ -33,7 +33,6 @@ def feed_forward_specs(L: int, D: int, F: int, into_residual: int) -> FeedForwar
 
 def feed_forward(x_BTD: jax.Array, w: FeedForward) -> jax.Array:
     """(silu(x W_gate) * x W_up) W_down (arXiv 2002.05202)."""
-    dtype = x_BTD.dtype
-    gate_BTF = jnp.einsum('btd,df->btf', x_BTD, w.w_gate.astype(dtype))
-    up_BTF = jnp.einsum('btd,df->btf', x_BTD, w.w_up.astype(dtype))
-    return jnp.einsum('btf,fd->btd', jax.nn.silu(gate_BTF) * up_BTF, w.w_down.astype(dtype))
+    gate_BTF = jnp.einsum('btd,df->btf', x_BTD, w.w_gate)
+    up_BTF = jnp.einsum('btd,df->btf', x_BTD, w.w_up)
+    return jnp.einsum('btf,fd->btd', jax.nn.silu(gate_BTF) * up_BTF, w.w_down)

@@ -11,7 +11,7 @@ from r1jax.models import attention, latent
 from r1jax.models.config import ModelConfig
 from r1jax.models.layers import rms_norm
 from r1jax.models.rope import rope
-from r1jax.models.transformer import RESIDUAL, Balance, Layers, Output, Params, block, rematerialised
+from r1jax.models.transformer import RESIDUAL, Balance, Layers, Output, Params, abstract, block, in_use, rematerialised
 from r1jax.parallel.rules import Sharding
 
 
@@ -32,18 +32,19 @@ def predict_second(
         next_tokens_BT: int32, the token that follows each; of each sequence's last token anything, nothing attends to it.
     """
     w = params.mtp
-    dtype = hidden_BTD.dtype
     constrain = sharding.constrain if sharding else lambda x, axes: x
-    embed_VD = constrain(params.embed_VD.astype(dtype), ('vocab', None))
+    specs = abstract(cfg)
+    embed_VD = in_use(params.embed_VD, specs.embed_VD, cfg, sharding)
+    join = in_use(w.join, specs.mtp.join, cfg, sharding)
     next_BTD = rms_norm(embed_VD[next_tokens_BT], w.token_norm, cfg.norm_eps)
     both = jnp.stack([next_BTD, rms_norm(hidden_BTD, w.hidden_norm, cfg.norm_eps)], axis=2)
-    x_BTD = constrain(jnp.einsum('btid,ide->bte', both, w.join.astype(dtype)), RESIDUAL)
+    x_BTD = constrain(jnp.einsum('btid,ide->bte', both, join), RESIDUAL)
     mix = latent if cfg.latent else attention
     angles = rope(positions_BT + 1, cfg)
 
     def layer(x_BTD: jax.Array, w: Layers) -> tuple[jax.Array, Balance | None]:
         x_BTD, _, balance = block(
-            x_BTD, w, lambda h_BTD: mix.attend(h_BTD, w.attn, *angles, segments_BT, cfg, sharding),
+            x_BTD, w, lambda h_BTD, attn: mix.attend(h_BTD, attn, *angles, segments_BT, cfg, sharding),
             segments_BT=segments_BT, cfg=cfg, sharding=sharding)
         return x_BTD, balance
 

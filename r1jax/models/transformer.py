@@ -218,19 +218,18 @@ def forward(
     """
     constrain = sharding.constrain if sharding else lambda x, axes: x
     angles = rope(positions_BT, cfg)
-    # Gathered over fsdp before the look-up: the compiler would otherwise replicate what comes out of it on all devices.
-    embed_VD = constrain(params.embed_VD.astype(cfg.dtype), ('vocab', None))
-    x_BTD = constrain(embed_VD[tokens_BT], RESIDUAL)
+    x_BTD = constrain(in_use(params.embed_VD, abstract(cfg).embed_VD, cfg, sharding)[tokens_BT], RESIDUAL)
     mix = latent if cfg.latent else attention
     run = functools.partial(block, segments_BT=segments_BT, cfg=cfg, sharding=sharding)
 
     def layer(x_BTD: jax.Array, w: Layers) -> tuple[jax.Array, tuple[LayerCache | None, Balance | None]]:
-        x_BTD, kept, balance = run(x_BTD, w, lambda h_BTD: mix.attend(h_BTD, w.attn, *angles, segments_BT, cfg, sharding))
+        x_BTD, kept, balance = run(
+            x_BTD, w, lambda h_BTD, attn: mix.attend(h_BTD, attn, *angles, segments_BT, cfg, sharding))
         return x_BTD, (kept if prefill else None, balance)
 
     def cached_layer(x_BTD: jax.Array, w: Layers, so_far: LayerCache):
         x_BTD, kept, balance = run(
-            x_BTD, w, lambda h_BTD: mix.attend_cached(h_BTD, w.attn, *angles, positions_BT, so_far, cfg))
+            x_BTD, w, lambda h_BTD, attn: mix.attend_cached(h_BTD, attn, *angles, positions_BT, so_far, cfg))
         return x_BTD, (kept, balance)
 
     layer_caches: list[LayerCache] = []
@@ -262,7 +261,7 @@ def forward(
 def block(
     x_BTD: jax.Array,
     w: Layers,
-    attend: Callable[[jax.Array], tuple[jax.Array, LayerCache]],
+    attend: Callable[[jax.Array, attention.Attention | latent.Latent], tuple[jax.Array, LayerCache]],
     *,
     segments_BT: jax.Array,
     cfg: ModelConfig,
@@ -272,20 +271,41 @@ def block(
 
     Returns the new stream [B, T, D], the keys and values, and how evenly experts were used where there are experts.
     """
-    constrain = sharding.constrain if sharding else lambda x, axes: x
-
-    def normalised(scale: jax.Array) -> jax.Array:
-        return constrain(rms_norm(x_BTD, scale, cfg.norm_eps), ('batch', None, None))
-
-    a_BTD, kept = attend(normalised(w.attn_norm))
-    x_BTD = x_BTD + constrain(a_BTD, RESIDUAL)
-    h_BTD = normalised(w.mlp_norm)
+    move = sharding.move if sharding else lambda x, origin, axes: x
+    w = in_use(w, _layers(cfg, 1, with_experts=isinstance(w.mlp, experts.Mixture)), cfg, sharding)
+    whole = ('batch', None, None)
+    a_BTD, kept = attend(move(rms_norm(x_BTD, w.attn_norm, cfg.norm_eps), RESIDUAL, whole), w.attn)
+    x_BTD = x_BTD + move(a_BTD, whole, RESIDUAL)
+    h_BTD = move(rms_norm(x_BTD, w.mlp_norm, cfg.norm_eps), RESIDUAL, whole)
     balance = None
     if isinstance(w.mlp, experts.Mixture):
         m_BTD, *balance = experts.mixture(h_BTD, w.mlp, segments_BT, cfg, sharding)
     else:
         m_BTD = feed_forward(h_BTD, w.mlp)
-    return x_BTD + constrain(m_BTD, RESIDUAL), kept, balance and tuple(balance)
+    return x_BTD + move(m_BTD, whole, RESIDUAL), kept, balance and tuple(balance)
+
+
+def in_use(weights, specs, cfg: ModelConfig, sharding: Sharding | None):
+    """Weights as a layer computes with them: in `cfg.dtype` unless they are exact, and brought together over fsdp, which
+    cuts their 'embed' dimension.
+
+    Said here because the compiler would do otherwise: it multiplies by the pieces of a matrix one after the other, as they
+    come in, and reads and writes all activations as often (32 pieces of Qwen 32B: six times the traffic of the whole step,
+    and sums of 32 roundings). Of embeddings it would make every device look up all tokens.
+
+    Args:
+        specs: a tree like `weights` of their ArraySpecs; a leading 'layers' dimension is left out of the weights of one.
+    """
+
+    def one(spec: ArraySpec, x: jax.Array) -> jax.Array:
+        # Cast where it lies: what is gathered is half as much then.
+        x = x if spec.exact else x.astype(cfg.dtype)
+        axes = spec.axes[len(spec.axes) - x.ndim:]
+        if sharding is None or 'embed' not in axes:
+            return x
+        return sharding.move(x, axes, tuple(None if axis == 'embed' else axis for axis in axes))
+
+    return jax.tree.map(one, specs, weights)
 
 
 def rematerialised(layer: Callable, cfg: ModelConfig, *, in_loop: bool) -> Callable:

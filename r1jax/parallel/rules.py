@@ -1,6 +1,7 @@
 """One table from the names of array dimensions to mesh axes; two tables, in fact: one to train and one to decode."""
 
 import dataclasses
+import functools
 import math
 
 import jax
@@ -80,8 +81,16 @@ class Sharding:
         return NamedSharding(self.mesh, self.spec(axes))
 
     def constrain(self, x: jax.Array, axes: tuple[str | None, ...]) -> jax.Array:
-        """Pins an activation inside a jitted function."""
+        """Pins a value inside a jitted function, and its cotangent to the same place."""
         return jax.lax.with_sharding_constraint(x, NamedSharding(self.mesh, self.spec(axes)))
+
+    def move(self, x: jax.Array, origin: tuple[str | None, ...], axes: tuple[str | None, ...]) -> jax.Array:
+        """Pins a value inside a jitted function, and its cotangent to where the value came from.
+
+        So what is gathered on the way there is summed and scattered on the way back, and the other way round. Without it
+        the cotangent's place is the compiler's choice, which may be to sum it whole on every device.
+        """
+        return _move(self, origin, axes, x)
 
     def constrain_rows(self, tree):
         """Pins a pytree inside a jitted function, its leading dimension split as a batch is."""
@@ -120,3 +129,15 @@ class Sharding:
     def ways(self, axis: str) -> int:
         """Over how many devices a dimension of this name is split."""
         return math.prod(self.mesh.shape[m] for m in dict(self.rules)[axis])
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
+def _move(sharding: Sharding, origin: tuple[str | None, ...], axes: tuple[str | None, ...], x: jax.Array) -> jax.Array:
+    return sharding.constrain(x, axes)
+
+
+_move.defvjp(
+    lambda sharding, origin, axes, x: (_move(sharding, origin, axes, x), None),
+    # By way of where the value is: a sum over devices that is wanted in pieces is otherwise computed piece by piece, each
+    # time from all activations, as in `models.transformer.in_use`.
+    lambda sharding, origin, axes, _, d_x: (sharding.constrain(sharding.constrain(d_x, axes), origin),))
