@@ -19,10 +19,15 @@ class LayerCache:
 
     def write(self, position_S: jax.Array, k_SNK: jax.Array, v_SNV: jax.Array | None = None) -> 'LayerCache':
         """Writes one token a slot, at that slot's position. Positions past the end are dropped."""
-        slots = jnp.arange(position_S.shape[0])
+
+        def one(old_TK: jax.Array, new_K: jax.Array, position: jax.Array) -> jax.Array:
+            return old_TK.at[position].set(widened(new_K, old_TK.shape[-1]), mode='drop')
+
+        # Head by head: written together, a token's heads would want to lie together, and a TPU would lay the whole cache out
+        # anew before a chunk of decoding and after it.
+        position_SN = jnp.broadcast_to(position_S[:, None], k_SNK.shape[:2])
         return jax.tree.map(
-            lambda old, new: old.at[slots, :, position_S].set(widened(new, old.shape[-1]), mode='drop'),
-            self, LayerCache(k_SNK, v_SNV))
+            lambda old, new: jax.vmap(jax.vmap(one))(old, new, position_SN), self, LayerCache(k_SNK, v_SNV))
 
 
 @struct.dataclass

@@ -3,6 +3,7 @@
 No token is ever dropped: tokens are sorted by expert and go through grouped matrix products of any group sizes.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 
@@ -11,13 +12,15 @@ import jax.numpy as jnp
 from flax import struct
 
 from r1jax.models.config import Experts, ModelConfig
-from r1jax.models.kernels import grouped_product
+from r1jax.models.kernels import LANES, grouped_product, sum_of_rows
 from r1jax.models.layers import FeedForward, feed_forward, feed_forward_specs
 from r1jax.models.spec import ArraySpec
 from r1jax.parallel.rules import Sharding
 
-# Pairs of token and expert are dispatched in chunks that hold this many numbers at most (1 GiB in bfloat16).
-CHUNK_ELEMENTS = 2**29
+# Pairs of token and expert are worked on in blocks that hold this many numbers at most (1 GiB in bfloat16), and that have
+# room for so many times the pairs that come to a device when experts are chosen evenly.
+BLOCK_ELEMENTS = 2**29
+ROOM = 2
 
 
 @struct.dataclass
@@ -71,87 +74,107 @@ def route(h_BTD: jax.Array, router_DE: jax.Array, balance_E: jax.Array, experts:
     return weights_BTA, chosen_BTA, scores_BTE
 
 
-def apply_experts(
-    x_MD: jax.Array, chosen_MA: jax.Array, weights_MA: jax.Array, w_gate_EDF: jax.Array, w_up_EDF: jax.Array,
-    w_down_EFD: jax.Array, first: jax.Array | int = 0, platform: str | None = None,
-) -> jax.Array:
-    """Sums weight * expert(x) over those of a token's experts whose weights are given: `first` and the E - 1 after it.
+@struct.dataclass
+class _Order:
+    """Pairs of token and expert, sorted by expert and then by token; those whose expert is not here come last.
 
-    The pairs of token and expert are sorted by expert, so that each expert's are one block of rows of a grouped product;
-    pairs whose expert is not here come last, and belong to no group.
+    place_MA: where each pair comes.
+    pair_P: the other way round, the pair at each place; filled up to whole blocks.
+    starts_E, ends_E: places of the first pair of each expert, and after its last.
+    """
+
+    place_MA: jax.Array
+    pair_P: jax.Array
+    starts_E: jax.Array
+    ends_E: jax.Array
+
+
+def _sorted_pairs(expert_MA: jax.Array, E: int, block: int) -> _Order:
+    """Sorts pairs by counting: sorting itself takes as long as the products on a TPU.
 
     Args:
-        platform: as `kernels.grouped_product` takes it.
+        expert_MA: 0 to E - 1, or E where it is not here.
+        block: rows of a block.
     """
-    M, A = chosen_MA.shape
-    E, dtype = w_gate_EDF.shape[0], x_MD.dtype
-    expert_MA = chosen_MA - first
-    expert_MA = jnp.where((expert_MA >= 0) & (expert_MA < E), expert_MA, E)
-    place_MA, sizes_E = _sorted_places(expert_MA, E)
-    # A token's experts are different ones, so no more of its pairs than E can be here.
-    R = M * min(A, E)
-    pair_R = jnp.zeros(R, jnp.int32).at[place_MA.reshape(-1)].set(
-        jnp.arange(M * A, dtype=jnp.int32), mode='drop', unique_indices=True)
-    here_MA = expert_MA < E
-    place_MA = jnp.minimum(place_MA, R - 1)
-    product = functools.partial(grouped_product, sizes_E=sizes_E, platform=platform)
-    x_RD = _dispatch(x_MD, pair_R, place_MA, here_MA)
-    hidden_RF = jax.nn.silu(product(x_RD, w_gate_EDF)) * product(x_RD, w_up_EDF)
-    y_MAD = _collect(product(hidden_RF, w_down_EFD), pair_R, place_MA)
-    return jnp.einsum('mad,ma->md', y_MAD, jnp.where(here_MA, weights_MA, 0).astype(dtype))
-
-
-def _sorted_places(expert_MA: jax.Array, E: int) -> tuple[jax.Array, jax.Array]:
-    """Returns where each pair comes among all, sorted by expert and then by token [M, A], and how many each expert has [E].
-
-    By counting: sorting itself takes as long as the products on a TPU. Pairs of expert number E, which is none, come last.
-    """
+    P = expert_MA.size
     is_PE = (expert_MA.reshape(-1, 1) == jnp.arange(E + 1)).astype(jnp.int32)
     so_far_PE = jnp.cumsum(is_PE, axis=0)
-    sizes_E = so_far_PE[-1]
-    before_E = jnp.cumsum(sizes_E) - sizes_E
-    place_P = (is_PE * (so_far_PE - 1 + before_E)).sum(1)
-    return place_P.reshape(expert_MA.shape), sizes_E[:E]
+    ends_E = jnp.cumsum(so_far_PE[-1])
+    starts_E = ends_E - so_far_PE[-1]
+    place_P = (is_PE * (so_far_PE - 1 + starts_E)).sum(1)
+    pair_P = jnp.zeros(P + -P % block, jnp.int32).at[place_P].set(jnp.arange(P, dtype=jnp.int32), unique_indices=True)
+    return _Order(place_P.reshape(expert_MA.shape), pair_P, starts_E[:E], ends_E[:E])
 
 
-# Each of the two gathers is the other's inverse, so that their gradients are gathers as well: a scatter would add up in
-# whatever order it comes to its rows, and is slow on a TPU.
+@struct.dataclass
+class _Block:
+    """R sorted pairs that one grouped product works on; the last rows of the last block belong to no expert here.
+
+    pair_R: the pair of each row.
+    row_MA: the row of each pair, anything where `here_MA` is false: the pair is in another block, or not on this device.
+    sizes_E: rows of each expert.
+    """
+
+    pair_R: jax.Array
+    row_MA: jax.Array
+    here_MA: jax.Array
+    sizes_E: jax.Array
+
+
+def _block(order: _Order, number: jax.Array | int, R: int) -> _Block:
+    start = number * R
+    row_MA = order.place_MA - start
+    starts_E, ends_E = (jnp.clip(x - start, 0, R) for x in (order.starts_E, order.ends_E))
+    return _Block(
+        jax.lax.dynamic_slice(order.pair_P, (start,), (R,)), jnp.clip(row_MA, 0, R - 1),
+        (row_MA >= 0) & (row_MA < ends_E[-1]), ends_E - starts_E)
+
+
+# Tokens go to the rows of their pairs, and rows are added up to tokens: each is the gradient of the other, so that neither
+# is a scatter, which would add up in whatever order it comes to its rows.
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _to_rows(platform: str | None, x_MD: jax.Array, block: _Block) -> jax.Array:
+    """Returns the token of each row, [R, D]."""
+    return x_MD[block.pair_R // block.row_MA.shape[1]]
+
+
+_to_rows.defvjp(
+    lambda platform, x_MD, block: (_to_rows(platform, x_MD, block), block),
+    lambda platform, block, d_RD: (_to_tokens(platform, d_RD, block), None))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _to_tokens(platform: str | None, y_RD: jax.Array, block: _Block) -> jax.Array:
+    """Returns the sum of each token's rows, [M, D], added up in float32; 0 for a token without any."""
+    return sum_of_rows(y_RD, block.row_MA, block.here_MA, platform)
+
+
+_to_tokens.defvjp(
+    lambda platform, y_RD, block: (_to_tokens(platform, y_RD, block), block),
+    lambda platform, block, d_MD: (_to_rows(platform, d_MD, block), None))
 
 
 @jax.custom_vjp
-def _dispatch(x_MD: jax.Array, pair_R: jax.Array, place_MA: jax.Array, here_MA: jax.Array) -> jax.Array:
-    """Returns the tokens of sorted pairs, [R, D]."""
-    return x_MD[pair_R // place_MA.shape[1]]
+def _weights_of_rows(weights_MA: jax.Array, block: _Block) -> jax.Array:
+    """Returns the weight of each row's pair, [R]."""
+    return weights_MA.reshape(-1)[block.pair_R]
 
 
-def _dispatch_forward(x_MD, pair_R, place_MA, here_MA):
-    return _dispatch(x_MD, pair_R, place_MA, here_MA), (place_MA, here_MA)
+_weights_of_rows.defvjp(
+    lambda weights_MA, block: (_weights_of_rows(weights_MA, block), block),
+    lambda block, d_R: (jnp.where(block.here_MA, d_R[block.row_MA], 0), None))
 
 
-def _dispatch_backward(kept, d_RD):
-    place_MA, here_MA = kept
-    d_MAD = jnp.where(here_MA[..., None], d_RD[place_MA], 0)
-    return d_MAD.sum(1, dtype=jnp.float32).astype(d_RD.dtype), None, None, None
-
-
-_dispatch.defvjp(_dispatch_forward, _dispatch_backward)
-
-
-@jax.custom_vjp
-def _collect(y_RD: jax.Array, pair_R: jax.Array, place_MA: jax.Array) -> jax.Array:
-    """Returns what sorted pairs have become in the order of tokens, [M, A, D]; of pairs that are not here anything."""
-    return y_RD[place_MA]
-
-
-def _collect_forward(y_RD, pair_R, place_MA):
-    return _collect(y_RD, pair_R, place_MA), pair_R
-
-
-def _collect_backward(pair_R, d_MAD):
-    return d_MAD.reshape(-1, d_MAD.shape[-1])[pair_R], None, None
-
-
-_collect.defvjp(_collect_forward, _collect_backward)
+def _apply(platform: str | None, block: _Block, x_MD, weights_MA, w_gate_EDF, w_up_EDF, w_down_EFD) -> jax.Array:
+    """Returns, of each token, the sum of weight * expert(x) over its pairs in this block, [M, D]."""
+    product = functools.partial(grouped_product, sizes_E=block.sizes_E, platform=platform)
+    x_RD = _to_rows(platform, x_MD, block)
+    hidden_RF = jax.nn.silu(product(x_RD, w_gate_EDF)) * product(x_RD, w_up_EDF)
+    # Weighed before the last product, which is linear: F numbers a row, not D, and the gradient of a weight needs no more.
+    weight_R = _weights_of_rows(weights_MA, block).astype(x_MD.dtype)
+    return _to_tokens(platform, product(hidden_RF * weight_R[:, None], w_down_EFD), block)
 
 
 def imbalance(scores_BTE: jax.Array, segments_BT: jax.Array, experts: Experts) -> jax.Array:
@@ -200,49 +223,160 @@ def mixture(
 def spread(h_BTD, chosen_BTA, weights_BTA, w: Mixture, sharding: Sharding | None) -> jax.Array:
     """Expert parallelism: the tokens of all devices that experts are split over come to each of them, which adds up what its
     own experts make of them; the sums go back to where the tokens live. Without `sharding` all is on one device.
+
+    Gradients are written out, with their collectives: how many blocks of pairs there are is not known before, and no loop
+    of unknown length has a gradient. They are computed from the same inputs again, nothing else is kept.
     """
-    if sharding is None:
-        return _in_chunks(h_BTD, chosen_BTA, weights_BTA, (w.w_gate, w.w_up, w.w_down), 1, apply_experts)
-    rows = sharding.spec(('batch', None, None))
-    up, down = sharding.spec(('experts', None, 'ffw')), sharding.spec(('experts', 'ffw', None))
+    return _spread(_Devices(sharding), h_BTD, chosen_BTA, weights_BTA, w.w_gate, w.w_up, w.w_down)
 
-    axes = dict(sharding.rules)['experts']
 
+@dataclasses.dataclass(frozen=True)
+class _Devices:
+    """How tokens, experts and sums of them move between the devices of a mesh; nothing moves without one."""
+
+    sharding: Sharding | None
+
+    @property
+    def platform(self) -> str | None:
+        return self.sharding and self.sharding.platform
+
+    @property
+    def ways(self) -> int:
+        """Over how many devices experts are split."""
+        return self.sharding.ways('experts') if self.sharding else 1
+
+    def _axes(self, name: str) -> tuple[str, ...]:
+        return dict(self.sharding.rules)[name] if self.sharding else ()
+
+    def run(self, function: Callable, inputs: str, outputs: str) -> Callable:
+        """The function on each device; 't' stands for an array of tokens, 'i' and 'o' for weights into experts and out."""
+        if self.sharding is None:
+            return function
+        specs = {'t': self.sharding.spec(('batch', None, None)), 'i': self.sharding.spec(('experts', 'embed', 'ffw')),
+                 'o': self.sharding.spec(('experts', 'ffw', 'embed'))}
+        out = tuple(specs[kind] for kind in outputs)
+        # The TPU's kernel does not say over which mesh axes its results vary, so that cannot be checked.
+        return jax.shard_map(
+            function, mesh=self.sharding.mesh, in_specs=tuple(specs[kind] for kind in inputs),
+            out_specs=out if len(out) > 1 else out[0], check_vma=False)
+
+    def first_expert(self, E: int) -> jax.Array | int:
+        """The first of this device's E experts."""
+        return jax.lax.axis_index(self._axes('experts')) * E if self.ways > 1 else 0
+
+    def tokens_of_all(self, x_MD: jax.Array) -> jax.Array:
+        return jax.lax.all_gather(x_MD, self._axes('experts'), tiled=True) if self.ways > 1 else x_MD
+
+    def sums_of_own(self, x_MD: jax.Array) -> jax.Array:
+        """The tokens of this device, added up over all that worked on them."""
+        x_MD = jax.lax.psum_scatter(x_MD, self._axes('experts'), tiled=True) if self.ways > 1 else x_MD
+        return jax.lax.psum(x_MD, self._axes('ffw')) if self._axes('ffw') else x_MD
+
+    def whole(self, w: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+        """Weights [E, D, F], [E, D, F], [E, F, D] whose D is split."""
+        if not (axes := self._axes('embed')):
+            return w
+        return tuple(jax.lax.all_gather(x, axes, axis=d, tiled=True) for x, d in zip(w, (1, 1, 2), strict=True))
+
+    def parts_of_sums(self, w: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+        """The gradients of `whole` weights, added up over all devices that have the same ones; split as these are."""
+        axes = self._axes('embed')
+        others = tuple(axis for axis in self._axes('batch') if axis not in axes + self._axes('experts'))
+        if axes:
+            w = tuple(jax.lax.psum_scatter(x, axes, scatter_dimension=d, tiled=True)
+                      for x, d in zip(w, (1, 1, 2), strict=True))
+        return tuple(jax.lax.psum(x, others) for x in w) if others else w
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _spread(devices: _Devices, h_BTD, chosen_BTA, weights_BTA, w_gate, w_up, w_down) -> jax.Array:
     def on_device(h_BTD, chosen_BTA, weights_BTA, *w):
-        return _in_chunks(h_BTD, chosen_BTA, weights_BTA, w, sharding.ways('experts'), exchange)
+        w = devices.whole(w)
+        size, (x_nMD, *routes) = _chunks(devices, w[0].shape, h_BTD, chosen_BTA, weights_BTA)
 
-    def exchange(x_MD, chosen_MA, weights_MA, w_gate, w_up, w_down):
-        everyone = functools.partial(jax.lax.all_gather, axis_name=axes, tiled=True)
-        first = jax.lax.axis_index(axes) * w_gate.shape[0]
-        mixed = apply_experts(
-            everyone(x_MD), everyone(chosen_MA), everyone(weights_MA), w_gate, w_up, w_down, first, sharding.platform)
-        return jax.lax.psum(jax.lax.psum_scatter(mixed, axes, tiled=True), 'tensor')
+        def chunk(xs):
+            x_MD, chosen_MA, weights_MA = map(devices.tokens_of_all, xs)
+            blocks = _blocks(devices, chosen_MA, len(w[0]), size)
 
-    return jax.shard_map(
-        on_device, mesh=sharding.mesh, in_specs=(rows, rows, rows, up, up, down), out_specs=rows,
-        # The TPU's kernel does not say over which mesh axes its results vary.
-        check_vma=sharding.platform != 'tpu')(h_BTD, chosen_BTA, weights_BTA, w.w_gate, w.w_up, w.w_down)
+            def add(sum_MD: jax.Array, block: _Block) -> jax.Array:
+                return sum_MD + _apply(devices.platform, block, x_MD, weights_MA, *w)
+
+            return devices.sums_of_own(blocks(add, jnp.zeros_like(x_MD)))
+
+        return _unchunked(jax.lax.map(chunk, (x_nMD, *routes)), h_BTD)
+
+    return devices.run(on_device, 'tttiio', 't')(h_BTD, chosen_BTA, weights_BTA, w_gate, w_up, w_down)
 
 
-def _in_chunks(h_BTD, chosen_BTA, weights_BTA, w: tuple[jax.Array, ...], ways: int, apply: Callable) -> jax.Array:
-    """Returns apply(x_MD, chosen_MA, weights_MA, *w) of all tokens, of so many at a time that the pairs of token and expert
-    that could meet on a device, of `ways` devices' tokens, hold `CHUNK_ELEMENTS` at most.
+def _spread_forward(devices: _Devices, *inputs):
+    return _spread(devices, *inputs), inputs
 
-    Every token may choose this device's experts, and none is dropped: it is that case which there must be room for.
+
+def _spread_backward(devices: _Devices, inputs, d_BTD):
+    def on_device(h_BTD, chosen_BTA, weights_BTA, *w_and_d):
+        *w, d_BTD = w_and_d
+        w = devices.whole(tuple(w))
+        size, arrays = _chunks(devices, w[0].shape, h_BTD, chosen_BTA, weights_BTA, d_BTD)
+
+        def chunk(d_w, xs):
+            x_MD, chosen_MA, weights_MA, d_MD = map(devices.tokens_of_all, xs)
+            blocks = _blocks(devices, chosen_MA, len(w[0]), size)
+
+            def add(sums, block: _Block):
+                _, back = jax.vjp(functools.partial(_apply, devices.platform, block), x_MD, weights_MA, *w)
+                return jax.tree.map(lambda total, more: total + more.astype(total.dtype), sums, back(d_MD))
+
+            d_x, d_weights, *d_w = blocks(add, (jnp.zeros_like(x_MD), jnp.zeros_like(weights_MA), *d_w))
+            return d_w, (devices.sums_of_own(d_x), devices.sums_of_own(d_weights))
+
+        # Over all chunks and blocks, in float32.
+        d_w, of_tokens = jax.lax.scan(chunk, [jnp.zeros(x.shape, jnp.float32) for x in w], arrays)
+        d_h, d_weights = (_unchunked(d, like) for d, like in zip(of_tokens, (h_BTD, weights_BTA), strict=True))
+        return d_h, d_weights, *devices.parts_of_sums(tuple(d.astype(x.dtype) for d, x in zip(d_w, w, strict=True)))
+
+    d_h, d_weights, *d_w = devices.run(on_device, 'tttiiot', 'ttiio')(*inputs, d_BTD)
+    return d_h, None, d_weights, *d_w
+
+
+_spread.defvjp(_spread_forward, _spread_backward)
+
+
+def _chunks(devices: _Devices, w_shape: tuple[int, ...], *arrays_BTX: jax.Array) -> tuple[int, tuple[jax.Array, ...]]:
+    """Cuts a device's tokens into chunks, the last of them filled up with zeros.
+
+    Returns:
+        R, rows of a block: `ROOM` times the pairs that a device has of a chunk if experts are chosen evenly, but no more
+        than it can have at all. A block holds `BLOCK_ELEMENTS` numbers at most, which is what limits a chunk.
+        The arrays, [n, M, X].
     """
-    (B, T, D), A = h_BTD.shape, chosen_BTA.shape[-1]
-    M, most = B * T, max(1, CHUNK_ELEMENTS // (ways * min(A, len(w[0])) * D))
-    n = -(-M // most)
-    tokens = tuple(
-        jnp.pad(x.reshape(M, -1), ((0, -M % n), (0, 0))).reshape(n, -1, x.shape[-1])
-        for x in (h_BTD, chosen_BTA, weights_BTA))
-    if n == 1:
-        return apply(*(x[0] for x in tokens), *w).reshape(B, T, D)
-    # The gradients of the weights add up over chunks, in float32.
-    w32 = [x.astype(jnp.float32) for x in w]
+    (B, T, D), A = arrays_BTX[0].shape, arrays_BTX[1].shape[-1]
+    E = w_shape[0]
+    M, rows_of_token = B * T, min(devices.ways * min(A, E), ROOM * A)
+    size = min(M, max(1, BLOCK_ELEMENTS // (rows_of_token * D)))
+    n = -(-M // size)
+    size = -(-M // n)
+    cut = tuple(
+        jnp.pad(x.reshape(M, -1), ((0, -M % size), (0, 0))).reshape(n, size, x.shape[-1]) for x in arrays_BTX)
+    return -(-size * rows_of_token // LANES) * LANES, cut
 
-    @jax.checkpoint
-    def chunk(_, of_chunk):
-        return None, apply(*of_chunk, *(x.astype(h_BTD.dtype) for x in w32))
 
-    return jax.lax.scan(chunk, None, tokens)[1].reshape(-1, D)[:M].reshape(B, T, D)
+def _unchunked(x_nMX: jax.Array, like_BTX: jax.Array) -> jax.Array:
+    B, T, X = like_BTX.shape
+    return x_nMX.reshape(-1, X)[:B * T].reshape(B, T, X)
+
+
+def _blocks(devices: _Devices, chosen_MA: jax.Array, E: int, R: int) -> Callable:
+    """Returns fold(function, start), which is function(function(start, block 0), block 1) and so on over the blocks of R
+    sorted pairs that there are: one in all likelihood, and more where experts are chosen unevenly. No pair is dropped.
+    """
+    expert_MA = chosen_MA - devices.first_expert(E)
+    expert_MA = jnp.where((expert_MA >= 0) & (expert_MA < E), expert_MA, E)
+    order = _sorted_pairs(expert_MA, E, R)
+
+    def fold(function: Callable, start):
+        if chosen_MA.shape[0] * min(chosen_MA.shape[1], E) <= R:
+            return function(start, _block(order, 0, R))
+        n = -(-order.ends_E[-1] // R)
+        return jax.lax.fori_loop(0, n, lambda i, so_far: function(so_far, _block(order, i, R)), start)
+
+    return fold

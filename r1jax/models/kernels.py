@@ -10,6 +10,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+from jax.experimental.pallas.ops.tpu.megablox.gmm import tgmm
 from jax.experimental.pallas.ops.tpu.megablox.ops import gmm
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as splash
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as splash_mask
@@ -81,20 +82,46 @@ def _tile(longest: int, size: int) -> int:
 
 
 def grouped_product(x_RI: jax.Array, w_EIO: jax.Array, sizes_E: jax.Array, platform: str | None) -> jax.Array:
-    """Rows of x times the matrix of their group: the first sizes[0] rows times w[0] and so on; 0 for rows of no group.
+    """Rows of x times the matrix of their group: the first sizes[0] rows times w[0] and so on.
+
+    Rows of no group hold anything at all, NaN included, in what is returned and in the gradient of x.
 
     Args:
         platform: where this is to run; None for what every platform has.
     """
     R, inner, outer = len(x_RI), *w_EIO.shape[1:]
-    # Kernels leave rows of no group as they find them, in what they return and in the gradient of x.
-    grouped_R1 = (jnp.arange(R) < sizes_E.sum())[:, None]
-    x_RI = jnp.where(grouped_R1, x_RI, 0)
     if platform == 'tpu' and all(size % LANES == 0 for size in (R, inner, outer)):
         # XLA has a kernel for ragged_dot as well, but computes the gradient of w as if each row were in every group.
         # The gradient of x has inputs and outputs the other way round, and the same tiles.
         width = _tile(PRODUCT_WIDTH, math.gcd(inner, outer))
-        y_RO = gmm(x_RI, w_EIO, sizes_E, x_RI.dtype, (_tile(PRODUCT_ROWS, R), width, width))
-    else:
-        y_RO = jax.lax.ragged_dot(x_RI, w_EIO, sizes_E)
-    return jnp.where(grouped_R1, y_RO, 0)
+        return gmm(x_RI, w_EIO, sizes_E, x_RI.dtype, (_tile(PRODUCT_ROWS, R), width, width))
+    return jax.lax.ragged_dot(x_RI, w_EIO, sizes_E)
+
+
+def sum_of_rows(y_RD: jax.Array, row_MA: jax.Array, here_MA: jax.Array, platform: str | None) -> jax.Array:
+    """Returns out[m] = the sum of y[row[m, a]] over those a where here[m, a], [M, D]; added up in float32.
+
+    Each row is at most one pair's. Other rows may hold anything, NaN included.
+
+    Args:
+        platform: as for `grouped_product`.
+    """
+    R, D = y_RD.shape
+    M, A = row_MA.shape
+    if platform != 'tpu' or R % LANES or D % LANES:
+        y_MAD = jnp.where(here_MA[..., None], y_RD[row_MA], 0)
+        return y_MAD.sum(1, dtype=jnp.float32).astype(y_RD.dtype)
+    # A token has few of its A rows here, and a TPU has matrix products to spare: rows go in the order of tokens, and a
+    # matrix of zeros and ones adds up those of 128 tokens at a time. Only rows that are here are moved, which A slots a
+    # token would be several times over.
+    pad = ((0, -M % LANES), (0, 0))
+    row_MA, here_MA = jnp.pad(row_MA, pad), jnp.pad(here_MA, pad)
+    here_P = here_MA.reshape(-1)
+    pairs_P = jnp.arange(len(here_P), dtype=jnp.int32)
+    place_P = jnp.where(here_P, jnp.cumsum(here_P) - 1, R + pairs_P)
+    pair_R = jnp.zeros(R, jnp.int32).at[place_P].set(pairs_P, mode='drop', unique_indices=True)
+    token_R = pair_R // A
+    is_token_LR = (token_R % LANES == jnp.arange(LANES)[:, None]).astype(y_RD.dtype)
+    sizes = here_MA.reshape(-1, LANES * A).sum(1, dtype=jnp.int32)
+    sums = tgmm(is_token_LR, y_RD[row_MA.reshape(-1)[pair_R]], sizes, y_RD.dtype, (LANES, LANES, _tile(PRODUCT_WIDTH, D)))
+    return sums.reshape(-1, D)[:M]

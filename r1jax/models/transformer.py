@@ -301,7 +301,8 @@ def in_use(weights, specs, cfg: ModelConfig, sharding: Sharding | None):
         # Cast where it lies: what is gathered is half as much then.
         x = x if spec.exact else x.astype(cfg.dtype)
         axes = spec.axes[len(spec.axes) - x.ndim:]
-        if sharding is None or 'embed' not in axes:
+        # Experts are brought together where tokens come to them, see `experts.spread`.
+        if sharding is None or 'embed' not in axes or 'experts' in axes:
             return x
         return sharding.move(x, axes, tuple(None if axis == 'embed' else axis for axis in axes))
 

@@ -16,7 +16,8 @@ from r1jax.parallel.rules import TRAINING, Sharding
 def tpu(monkeypatch):
     """All devices pretend to be a TPU's, whose kernels are interpreted."""
     monkeypatch.setattr(Sharding, 'platform', 'tpu')
-    monkeypatch.setattr(kernels, 'gmm', functools.partial(kernels.gmm, interpret=True))
+    for product in ('gmm', 'tgmm'):
+        monkeypatch.setattr(kernels, product, functools.partial(getattr(kernels, product), interpret=True))
     monkeypatch.setattr(
         kernels.splash, 'make_splash_mha', functools.partial(kernels.splash.make_splash_mha, interpret=True))
 
@@ -85,28 +86,46 @@ def test_the_kernels_are_what_runs_where_they_can(tpu):
 
 
 @pytest.mark.parametrize('sizes', [[40, 0, 130, 60], [0, 0, 0, 0], [256, 0, 0, 0], [1, 1, 1, 1]])
-def test_the_grouped_product_is_ragged_dot_and_zero_beyond_its_groups(tpu, sizes):
+def test_the_grouped_product_is_ragged_dot_in_its_groups(tpu, sizes):
     keys = jax.random.split(jax.random.key(1), 3)
     x, w = jax.random.normal(keys[0], (256, 256)) / 8, jax.random.normal(keys[1], (4, 256, 384)) / 8
     pull, sizes = jax.random.normal(keys[2], (256, 384)), jnp.array(sizes, jnp.int32)
 
     def gradients(platform):
-        return jax.value_and_grad(
-            lambda x, w: (kernels.grouped_product(x, w, sizes, platform) * pull).sum(), argnums=(0, 1))(x, w)
+        y, back = jax.vjp(lambda x, w: kernels.grouped_product(x, w, sizes, platform), x, w)
+        d_x, d_w = back(pull)
+        return y[:int(sizes.sum())], d_x[:int(sizes.sum())], d_w
 
-    np.testing.assert_array_equal(kernels.grouped_product(x, w, sizes, 'tpu')[int(sizes.sum()):], 0)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), gradients('tpu'), gradients(None))
+
+
+@pytest.mark.parametrize('share', [0.0, 0.2, 0.9])
+@pytest.mark.parametrize('tokens', [100, 256, 300])
+def test_rows_are_added_up_to_tokens_whatever_stands_in_others(tpu, share, tokens):
+    rng = np.random.default_rng(0)
+    R, A, D = 1024, 3, 128
+    here = rng.random((tokens, A)) < share
+    row = rng.permutation(R)[:tokens * A].reshape(tokens, A)
+    y = rng.normal(size=(R, D)).astype(np.float32)
+    wanted = np.where(here[..., None], y[row], 0).sum(1)
+    y[np.setdiff1d(np.arange(R), row[here])] = np.nan
+    for platform in ('tpu', None):
+        got = kernels.sum_of_rows(jnp.array(y), jnp.array(row), jnp.array(here), platform)
+        np.testing.assert_allclose(got, wanted, atol=1e-5)
 
 
 @pytest.mark.parametrize('limit', [1, 65_536, 10**9])
 @pytest.mark.parametrize('platform', ['tpu', 'cpu'])
-def test_experts_on_a_mesh_in_chunks_are_the_experts_in_one_piece(request, monkeypatch, platform, limit):
+@pytest.mark.parametrize('uneven', [False, True])
+def test_experts_on_a_mesh_in_chunks_and_blocks_are_the_experts_in_one_piece(request, monkeypatch, platform, limit, uneven):
     if platform == 'tpu':
         request.getfixturevalue('tpu')
     B, T, D, E, A, F = 8, 16, 128, 8, 4, 256
     keys = jax.random.split(jax.random.key(2), 6)
     h, pull = (jax.random.normal(key, (B, T, D)) for key in keys[:2])
-    chosen = jnp.argsort(jax.random.uniform(keys[2], (B, T, E)), axis=-1)[..., :A]
+    # The first four, of eight experts, are those of one of two devices.
+    favour = 0.9 * (jnp.arange(E) < 4) if uneven else 0.0
+    chosen = jnp.argsort(jax.random.uniform(keys[2], (B, T, E)) - favour, axis=-1)[..., :A]
     weights = jax.random.uniform(keys[3], (B, T, A))
     mixture = experts.Mixture(
         None, None, *(jax.random.normal(key, shape) / 4 for key, shape in zip(
@@ -119,6 +138,11 @@ def test_experts_on_a_mesh_in_chunks_are_the_experts_in_one_piece(request, monke
         return jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2)))(h, weights, mixture)
 
     wanted = gradients(None)
-    monkeypatch.setattr(experts, 'CHUNK_ELEMENTS', limit)
+    monkeypatch.setattr(experts, 'BLOCK_ELEMENTS', limit)
+    monkeypatch.setattr(experts, 'ROOM', 1)
+    if limit == 10**9:
+        # One chunk: 32 tokens of each of two devices, whose 256 pairs come to one of them in blocks of 128 rows.
+        pairs = jnp.sort((chosen.reshape(4, 32, A) < 4).sum((1, 2)).reshape(2, 2).sum(1))
+        assert (pairs > 128).all() == uneven
     got = gradients(Sharding(make_mesh(MeshConfig(data=1, fsdp=2, expert=2, tensor=2)), TRAINING))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5 * float(jnp.abs(b).max())), got, wanted)
