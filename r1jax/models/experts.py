@@ -69,7 +69,9 @@ def route(h_BTD: jax.Array, router_DE: jax.Array, balance_E: jax.Array, experts:
         # Not 0: where all biased scores are negative, 0 would win.
         biased = jnp.where(allowed[..., None], in_groups, -jnp.inf).reshape(biased.shape)
     _, chosen_BTA = jax.lax.top_k(biased, experts.per_token)
-    weights_BTA = jnp.take_along_axis(scores_BTE, chosen_BTA, axis=-1)
+    # Not looked up: the gradient of that would be a scatter.
+    is_chosen_BTAE = chosen_BTA[..., None] == jnp.arange(experts.n)
+    weights_BTA = jnp.where(is_chosen_BTAE, scores_BTE[..., None, :], 0).sum(-1)
     weights_BTA = weights_BTA / (weights_BTA.sum(-1, keepdims=True) + 1e-20) * experts.scale
     return weights_BTA, chosen_BTA, scores_BTE
 
@@ -352,9 +354,12 @@ def _chunks(devices: _Devices, w_shape: tuple[int, ...], *arrays_BTX: jax.Array)
     (B, T, D), A = arrays_BTX[0].shape, arrays_BTX[1].shape[-1]
     E = w_shape[0]
     M, rows_of_token = B * T, min(devices.ways * min(A, E), ROOM * A)
-    size = min(M, max(1, BLOCK_ELEMENTS // (rows_of_token * D)))
-    n = -(-M // size)
+    n = -(-M // max(1, BLOCK_ELEMENTS // (rows_of_token * D)))
     size = -(-M // n)
+    if n > 1:
+        # Whole tiles: XLA takes ten times as long to compile for a TPU where devices' tokens begin in the middle of one.
+        size += -size % LANES
+        n = -(-M // size)
     cut = tuple(
         jnp.pad(x.reshape(M, -1), ((0, -M % size), (0, 0))).reshape(n, size, x.shape[-1]) for x in arrays_BTX)
     return -(-size * rows_of_token // LANES) * LANES, cut
