@@ -294,11 +294,11 @@ class _Devices:
 def _spread(devices: _Devices, h_BTD, chosen_BTA, weights_BTA, w_gate, w_up, w_down) -> jax.Array:
     def on_device(h_BTD, chosen_BTA, weights_BTA, *w):
         w = devices.whole(w)
-        size, (x_nMD, *routes) = _chunks(devices, w[0].shape, h_BTD, chosen_BTA, weights_BTA)
+        R, (x_nMD, *routes) = _chunks(devices, len(w[0]), h_BTD, chosen_BTA, weights_BTA)
 
         def chunk(xs):
             x_MD, chosen_MA, weights_MA = map(devices.tokens_of_all, xs)
-            blocks = _blocks(devices, chosen_MA, len(w[0]), size)
+            blocks = _blocks(devices, chosen_MA, len(w[0]), R)
 
             def add(sum_MD: jax.Array, block: _Block) -> jax.Array:
                 return sum_MD + _apply(devices.platform, block, x_MD, weights_MA, *w)
@@ -318,11 +318,11 @@ def _spread_backward(devices: _Devices, inputs, d_BTD):
     def on_device(h_BTD, chosen_BTA, weights_BTA, *w_and_d):
         *w, d_BTD = w_and_d
         w = devices.whole(tuple(w))
-        size, arrays = _chunks(devices, w[0].shape, h_BTD, chosen_BTA, weights_BTA, d_BTD)
+        R, arrays = _chunks(devices, len(w[0]), h_BTD, chosen_BTA, weights_BTA, d_BTD)
 
         def chunk(d_w, xs):
             x_MD, chosen_MA, weights_MA, d_MD = map(devices.tokens_of_all, xs)
-            blocks = _blocks(devices, chosen_MA, len(w[0]), size)
+            blocks = _blocks(devices, chosen_MA, len(w[0]), R)
 
             def add(sums, block: _Block):
                 _, back = jax.vjp(functools.partial(_apply, devices.platform, block), x_MD, weights_MA, *w)
@@ -343,16 +343,17 @@ def _spread_backward(devices: _Devices, inputs, d_BTD):
 _spread.defvjp(_spread_forward, _spread_backward)
 
 
-def _chunks(devices: _Devices, w_shape: tuple[int, ...], *arrays_BTX: jax.Array) -> tuple[int, tuple[jax.Array, ...]]:
-    """Cuts a device's tokens into chunks, the last of them filled up with zeros.
+def _chunks(
+    devices: _Devices, E: int, h_BTD: jax.Array, chosen_BTA: jax.Array, *more_BTX: jax.Array
+) -> tuple[int, tuple[jax.Array, ...]]:
+    """Cuts a device's tokens into chunks, the last of them filled up with zeros that choose no expert.
 
     Returns:
         R, rows of a block: `ROOM` times the pairs that a device has of a chunk if experts are chosen evenly, but no more
         than it can have at all. A block holds `BLOCK_ELEMENTS` numbers at most, which is what limits a chunk.
         The arrays, [n, M, X].
     """
-    (B, T, D), A = arrays_BTX[0].shape, arrays_BTX[1].shape[-1]
-    E = w_shape[0]
+    (B, T, D), A = h_BTD.shape, chosen_BTA.shape[-1]
     M, rows_of_token = B * T, min(devices.ways * min(A, E), ROOM * A)
     n = -(-M // max(1, BLOCK_ELEMENTS // (rows_of_token * D)))
     size = -(-M // n)
@@ -360,9 +361,13 @@ def _chunks(devices: _Devices, w_shape: tuple[int, ...], *arrays_BTX: jax.Array)
         # Whole tiles: XLA takes ten times as long to compile for a TPU where devices' tokens begin in the middle of one.
         size += -size % LANES
         n = -(-M // size)
-    cut = tuple(
-        jnp.pad(x.reshape(M, -1), ((0, -M % size), (0, 0))).reshape(n, size, x.shape[-1]) for x in arrays_BTX)
-    return -(-size * rows_of_token // LANES) * LANES, cut
+
+    def cut(x_BTX: jax.Array, filling: int = 0) -> jax.Array:
+        filled = jnp.pad(x_BTX.reshape(M, -1), ((0, -M % size), (0, 0)), constant_values=filling)
+        return filled.reshape(n, size, x_BTX.shape[-1])
+
+    rows = size * rows_of_token
+    return rows + -rows % LANES, (cut(h_BTD), cut(chosen_BTA, -1), *map(cut, more_BTX))
 
 
 def _unchunked(x_nMX: jax.Array, like_BTX: jax.Array) -> jax.Array:

@@ -120,6 +120,23 @@ def test_rows_are_added_up_to_tokens_whatever_stands_in_others(tpu, share, token
 def test_experts_on_a_mesh_in_chunks_and_blocks_are_the_experts_in_one_piece(request, monkeypatch, platform, limit, uneven):
     if platform == 'tpu':
         request.getfixturevalue('tpu')
+    chosen, got, wanted = in_pieces(
+        monkeypatch, limit, MeshConfig(data=1, fsdp=2, expert=2, tensor=2), room=1, uneven=uneven)
+    if limit == 10**9:
+        # One chunk: 32 tokens of each of two devices, whose 256 pairs come to one of them in blocks of 128 rows.
+        pairs = (chosen.reshape(2, 64, 4) < 4).sum((1, 2))
+        assert (pairs > 128).all() == uneven
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5 * float(jnp.abs(b).max())), got, wanted)
+
+
+def test_what_fills_up_a_chunk_takes_no_room_of_tokens(monkeypatch):
+    """Each device has one expert, and of a token no more than one pair: there is room for that in one block."""
+    _, got, wanted = in_pieces(monkeypatch, 1, MeshConfig(data=1, expert=8), room=2)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5 * float(jnp.abs(b).max())), got, wanted)
+
+
+def in_pieces(monkeypatch, limit, mesh, room, uneven=False):
+    """Which experts tokens chose, and the loss and gradients of experts on a mesh in pieces and on one device in one."""
     B, T, D, E, A, F = 8, 16, 128, 8, 4, 256
     keys = jax.random.split(jax.random.key(2), 6)
     h, pull = (jax.random.normal(key, (B, T, D)) for key in keys[:2])
@@ -139,10 +156,5 @@ def test_experts_on_a_mesh_in_chunks_and_blocks_are_the_experts_in_one_piece(req
 
     wanted = gradients(None)
     monkeypatch.setattr(experts, 'BLOCK_ELEMENTS', limit)
-    monkeypatch.setattr(experts, 'ROOM', 1)
-    if limit == 10**9:
-        # One chunk: 32 tokens of each of two devices, whose 256 pairs come to one of them in blocks of 128 rows.
-        pairs = jnp.sort((chosen.reshape(4, 32, A) < 4).sum((1, 2)).reshape(2, 2).sum(1))
-        assert (pairs > 128).all() == uneven
-    got = gradients(Sharding(make_mesh(MeshConfig(data=1, fsdp=2, expert=2, tensor=2)), TRAINING))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5 * float(jnp.abs(b).max())), got, wanted)
+    monkeypatch.setattr(experts, 'ROOM', room)
+    return chosen, gradients(Sharding(make_mesh(mesh), TRAINING)), wanted
