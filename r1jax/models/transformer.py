@@ -144,13 +144,8 @@ def _draw(spec: ArraySpec, key: jax.Array) -> jax.Array:
 
 def with_scalar_head(params: Params, cfg: ModelConfig, key: jax.Array) -> tuple[Params, ModelConfig]:
     """Turns a policy into an untrained reward model: a score drawn from `key` takes the place of the output projection."""
-    params, cfg = without_mtp(params, dataclasses.replace(cfg, scalar_head=True))
-    return params.replace(head_DV=_draw(_head(cfg), key)), cfg
-
-
-def without_mtp(params: Params, cfg: ModelConfig) -> tuple[Params, ModelConfig]:
-    """The same model without its module for the token after the next one."""
-    return params.replace(mtp=None), dataclasses.replace(cfg, mtp=0)
+    cfg = dataclasses.replace(cfg, scalar_head=True, mtp=0)
+    return params.replace(head_DV=_draw(_head(cfg), key), mtp=None), cfg
 
 
 def shardings(cfg: ModelConfig, sharding: Sharding) -> Params:

@@ -5,6 +5,7 @@ traffic (`hlo`) and operations (`flops`); `report` prints it and says what helps
 """
 
 import dataclasses
+import importlib.util
 import os
 from collections.abc import Iterator
 
@@ -22,6 +23,7 @@ from r1jax.plan.chips import Chip, chip
 from r1jax.plan.costs import Costs, TooLarge, measure
 from r1jax.plan.programs import bytes_on_device, programs
 from r1jax.runtime.checkpoint import read_config
+from r1jax.stages.pretrain import PretrainStage
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +86,8 @@ def subject(config: ConfigDict, stage: str | None, topology: str | None, model: 
     Args:
         stage: its name; None if the experiment has but one.
         topology: 'v5p:8x8x8'; None is the experiment's own.
-        model: a preset, in place of the experiment's base; None is that base where it exists, else the experiment's own.
+        model: a preset, in place of the experiment's base; None is that base where it exists, else the experiment's own. A
+            stage of pretraining starts from the preset that it names.
 
     Raises:
         UserError: one of them is unknown or missing, or the mesh does not lay out the topology.
@@ -100,7 +103,7 @@ def subject(config: ConfigDict, stage: str | None, topology: str | None, model: 
     topology = topology or experiment.plan.topology
     if not topology:
         raise UserError('--topology is missing, as in v5p:8x8x8, and the experiment names none (plan.topology)')
-    cfg = _model(experiment, model)
+    cfg = _model(experiment, experiment.stages[stage].config, model)
     devices = _devices(topology)
     mesh = Mesh(
         mesh_utils.create_device_mesh(mesh_sizes(experiment.mesh, len(devices)), devices, allow_split_physical_axes=True),
@@ -108,7 +111,9 @@ def subject(config: ConfigDict, stage: str | None, topology: str | None, model: 
     return Subject(experiment.name, stage, experiment.stages[stage].config, cfg, topology, mesh)
 
 
-def _model(experiment, model: str | None) -> ModelConfig:
+def _model(experiment, stage: object, model: str | None) -> ModelConfig:
+    if isinstance(stage, PretrainStage):
+        model = model or stage.model
     try:
         cfg = preset(model) if model else read_config(experiment.base)
     except Missing as error:
@@ -121,6 +126,8 @@ def _model(experiment, model: str | None) -> ModelConfig:
 def _devices(topology: str) -> list[jax.Device]:
     """The devices of a topology, which the TPU's compiler knows without there being any."""
     chip(topology)
+    if importlib.util.find_spec('libtpu') is None:
+        raise UserError("the TPU's compiler is not installed: pip install 'r1jax[tpu]'")
     # What libtpu would else look for at length, and complain that it is not there; and several plans may be made at once.
     for name, value in {
             'TPU_SKIP_MDS_QUERY': '1', 'TPU_WORKER_HOSTNAMES': 'localhost', 'TPU_ACCELERATOR_TYPE': 'v5p-8',
@@ -129,8 +136,6 @@ def _devices(topology: str) -> list[jax.Device]:
     try:
         return topologies.get_topology_desc(platform='tpu', topology_name=topology).devices
     except (jax.errors.JaxRuntimeError, ValueError, RuntimeError) as error:
-        if 'libtpu' in str(error) or 'tpu' in str(error).lower() and 'plugin' in str(error).lower():
-            raise UserError("the TPU's compiler is not installed: pip install 'r1jax[tpu]'") from error
         raise UserError(f"topology '{topology}': {str(error).splitlines()[0]}") from error
 
 

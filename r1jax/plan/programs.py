@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from r1jax.errors import UserError
-from r1jax.learning.balance import balance_of, mtp_coefficient
+from r1jax.learning.balance import balance_of
 from r1jax.learning.preference import PLACES, PackedItems, reward_gradients
 from r1jax.learning.step import (
     MicroBatch,
@@ -27,7 +27,6 @@ from r1jax.models.config import ModelConfig
 from r1jax.parallel.rules import DECODING, TRAINING, Sharding
 from r1jax.sampling.engine import BUCKET, decode_chunk, drawing, empty_state, lanes
 from r1jax.sampling.logits import SamplingConfig
-from r1jax.stages import sft
 from r1jax.stages.collect import CollectStage
 from r1jax.stages.grpo import GRPOStage
 from r1jax.stages.preferences import PreferencesStage
@@ -83,7 +82,7 @@ def programs(stage: object, cfg: ModelConfig, mesh: jax.sharding.Mesh) -> Iterat
     match stage:
         case GRPOStage():
             def beside(cfg: ModelConfig) -> dict[str, list[Arrays]]:
-                whole, trained = (transformer.shapes(of, training) for of in (cfg, _trained(stage, cfg)[0]))
+                whole, trained = (transformer.shapes(of, training) for of in (cfg, stage.trains(cfg)[0]))
                 scoring = transformer.shapes(dataclasses.replace(cfg, scalar_head=True, mtp=0), training)
                 return {'reference': [trained], 'MTP': [whole.mtp], 'reward models': [scoring] * len(stage.reward_models)}
 
@@ -92,8 +91,8 @@ def programs(stage: object, cfg: ModelConfig, mesh: jax.sharding.Mesh) -> Iterat
             yield functools.partial(_scoring, stage=stage, sharding=training, beside=beside)
             yield functools.partial(
                 _decode, sampling=stage.sampling, length=stage.row_length, sharding=decoding,
-                trained=lambda cfg: _trained(stage, cfg)[0],
-                beside=lambda cfg: beside(cfg) | _state_memory(stage, _trained(stage, cfg)[0], training))
+                trained=lambda cfg: stage.trains(cfg)[0],
+                beside=lambda cfg: beside(cfg) | _state_memory(stage, stage.trains(cfg)[0], training))
         case SFTStage() | PretrainStage() | RewardModelStage():
             yield functools.partial(_gradients, stage=stage, sharding=training, beside=lambda cfg: {})
             yield functools.partial(_update, stage=stage, sharding=training, beside=lambda cfg: {})
@@ -103,20 +102,6 @@ def programs(stage: object, cfg: ModelConfig, mesh: jax.sharding.Mesh) -> Iterat
                 trained=lambda cfg: cfg, beside=lambda cfg: {})
         case _:
             raise UserError(f'there is nothing to plan in a stage of kind {type(stage).__name__}')
-
-
-def _trained(stage, cfg: ModelConfig) -> tuple[ModelConfig, float]:
-    """Returns what a stage trains of a model, and the coefficient of its MTP loss; as the stages' own `run` has it."""
-    match stage:
-        case SFTStage():
-            mtp_loss = mtp_coefficient(stage.mtp_loss, cfg, sft.MTP_LOSS)
-            return (cfg if mtp_loss else dataclasses.replace(cfg, mtp=0)), mtp_loss
-        case PretrainStage():
-            return cfg, stage.model_and_mtp_loss()[1]
-        case RewardModelStage():
-            return dataclasses.replace(cfg, scalar_head=True, mtp=0), 0.0
-        case GRPOStage():
-            return dataclasses.replace(cfg, mtp=0), 0.0
 
 
 def _rows(stage, sharding: Sharding) -> Callable[[Any], jax.ShapeDtypeStruct]:
@@ -159,7 +144,7 @@ def _state_memory(stage, cfg: ModelConfig, sharding: Sharding) -> dict[str, list
 
 def _gradients(cfg: ModelConfig, *, stage, sharding: Sharding, beside: Beside) -> Program:
     memory = beside(cfg)
-    cfg, mtp_loss = _trained(stage, cfg)
+    cfg, mtp_loss = stage.trains(cfg)
     params = transformer.shapes(cfg, sharding)
     static = {'cfg': cfg, 'sharding': sharding}
     if isinstance(stage, RewardModelStage):
@@ -182,7 +167,7 @@ def _gradients(cfg: ModelConfig, *, stage, sharding: Sharding, beside: Beside) -
 
 def _update(cfg: ModelConfig, *, stage, sharding: Sharding, beside: Beside) -> Program:
     memory = beside(cfg)
-    cfg, _ = _trained(stage, cfg)
+    cfg, _ = stage.trains(cfg)
     state, grads = abstract_state(cfg, _optimizer(stage), sharding), transformer.shapes(cfg, sharding)
     static = {'optimizer': _optimizer(stage), 'cfg': cfg, 'sharding': sharding}
     args = state, grads
@@ -197,7 +182,7 @@ def _update(cfg: ModelConfig, *, stage, sharding: Sharding, beside: Beside) -> P
 
 def _scoring(cfg: ModelConfig, *, stage: GRPOStage, sharding: Sharding, beside: Beside) -> Program:
     memory = beside(cfg)
-    cfg, _ = _trained(stage, cfg)
+    cfg, _ = stage.trains(cfg)
     params, batch = transformer.shapes(cfg, sharding), _micro_batch(stage, cfg, sharding, ())
     return Program(
         'scoring', f'{stage.micro_rows} rows of {stage.row_length:,} tokens', score,

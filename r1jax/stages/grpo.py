@@ -228,6 +228,10 @@ class GRPOStage:
             if name not in roles:
                 raise UserError(f"reward_models: inputs do not say which model '{name}' is")
 
+    def trains(self, model: ModelConfig) -> tuple[ModelConfig, float]:
+        """Returns what it trains of a model, which is all but MTP, and the coefficient of the MTP loss: none."""
+        return dataclasses.replace(model, mtp=0), 0.0
+
     def part(self, step: int) -> str:
         """Which part a step (from 1) belongs to: 'final' or 'main'."""
         return 'final' if self.final is not None and step > self.steps - self.final.steps else 'main'
@@ -271,9 +275,9 @@ def run(stage: GRPOStage, inputs: Inputs, folder: pathlib.Path) -> Artifact:
     """Trains; goes on from the newest checkpoint in `folder` if there is one."""
     training, decoding = inputs.training, inputs.decoding
     base = load_model(inputs.model, training, inputs.execution)
-    (params, cfg), tokenizer = transformer.without_mtp(base.params, base.cfg), base.tokenizer
+    (cfg, _), tokenizer = stage.trains(base.cfg), base.tokenizer
     optimizer = stage.optimizer.over(stage.updates)
-    state = init_state(params, cfg, optimizer, training)
+    state = init_state(base.params.replace(mtp=None), cfg, optimizer, training)
     # A copy, because updates reuse the buffers of the state they replace.
     reference = jax.tree.map(lambda x: x.copy(), state.params)
     sample_example = next(tasks.open_task(stage.task, 'train', seed=inputs.seed))

@@ -73,21 +73,19 @@ class PretrainStage:
         Raises UserError if the mesh does not divide micro-batches or parameters, or for settings the preset has no use for.
         """
         sharding.check_batch('micro_rows', self.micro_rows)
-        cfg, _ = self.model_and_mtp_loss()
+        cfg, _ = self.trains(preset(self.model))
         balance_of(self.balance, cfg)
         transformer.shardings(cfg, sharding)
         return cfg
 
-    def model_and_mtp_loss(self) -> tuple[ModelConfig, float]:
-        """Returns the preset, without MTP if that learns nothing, and the coefficient of its loss."""
-        cfg = preset(self.model)
-        mtp_loss = mtp_coefficient(self.mtp_loss, cfg, MTP_LOSS)
-        return (cfg if mtp_loss else dataclasses.replace(cfg, mtp=0)), mtp_loss
+    def trains(self, model: ModelConfig) -> tuple[ModelConfig, float]:
+        """Returns the model, without MTP if that learns nothing, and the coefficient of its loss."""
+        mtp_loss = mtp_coefficient(self.mtp_loss, model, MTP_LOSS)
+        return (model if mtp_loss else dataclasses.replace(model, mtp=0)), mtp_loss
 
 
 def run(stage: PretrainStage, inputs: Inputs, folder: pathlib.Path) -> Artifact:
-    cfg, mtp_loss = stage.model_and_mtp_loss()
-    cfg = inputs.execution.of(cfg)
+    cfg, mtp_loss = stage.trains(inputs.execution.of(preset(stage.model)))
     tokenizer = _tokenizer(stage, cfg, folder)
     sharding = inputs.training
     optimizer = stage.optimizer.over(stage.steps)

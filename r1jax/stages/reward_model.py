@@ -90,9 +90,13 @@ class RewardModelStage:
         if model.scalar_head:
             raise UserError('a stage of kind reward_model starts from a policy, and what it is given is a reward model')
         sharding.check_batch('micro_rows', self.micro_rows)
-        cfg = dataclasses.replace(model, scalar_head=True, mtp=0)
+        cfg, _ = self.trains(model)
         transformer.shardings(cfg, sharding)
         return cfg
+
+    def trains(self, model: ModelConfig) -> tuple[ModelConfig, float]:
+        """Returns what becomes of a policy, and the coefficient of the MTP loss, which there is none of."""
+        return dataclasses.replace(model, scalar_head=True, mtp=0), 0.0
 
 
 @dataclasses.dataclass(frozen=True)

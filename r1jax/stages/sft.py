@@ -73,8 +73,13 @@ class SFTStage:
         sharding.check_batch('micro_rows', self.micro_rows)
         transformer.shardings(model, sharding)
         balance_of(self.balance, model)
-        mtp_coefficient(self.mtp_loss, model, MTP_LOSS)
+        self.trains(model)
         return model
+
+    def trains(self, model: ModelConfig) -> tuple[ModelConfig, float]:
+        """Returns what it trains of a model, and the coefficient of the MTP loss: without one the module is set aside."""
+        mtp_loss = mtp_coefficient(self.mtp_loss, model, MTP_LOSS)
+        return (model if mtp_loss else dataclasses.replace(model, mtp=0)), mtp_loss
 
 
 def run(stage: SFTStage, inputs: Inputs, folder: pathlib.Path) -> Artifact:
@@ -88,9 +93,9 @@ def run(stage: SFTStage, inputs: Inputs, folder: pathlib.Path) -> Artifact:
             f"{inputs.given['data']}: none of its {len(rows)} examples fits into row_length={stage.row_length} tokens")
     steps = -(-stage.epochs * len(fitting) // stage.batch)
     optimizer = stage.optimizer.over(steps)
-    mtp_loss = mtp_coefficient(stage.mtp_loss, model.cfg, MTP_LOSS)
+    cfg, mtp_loss = stage.trains(model.cfg)
     # What has no loss is set aside: a decaying weight would move it all the same.
-    params, cfg = (model.params, model.cfg) if mtp_loss else transformer.without_mtp(model.params, model.cfg)
+    params = model.params if mtp_loss else model.params.replace(mtp=None)
 
     def batch(step: int) -> list[TokenSequence]:
         return [fitting[i] for i in batch_at(step, len(fitting), stage.batch, stage.epochs, inputs.seed)]

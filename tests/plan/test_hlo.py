@@ -89,6 +89,39 @@ def test_loops_slices_and_memory_on_the_chip_count_as_they_run(groups, devices):
     assert collective == hlo.Collective('all-reduce', row, devices, 28)
 
 
+# A cache of which four rows are written: by a scatter of its own, and by one in a fusion, which computes what it writes.
+IN_PLACE = '''
+HloModule jit_g, is_scheduled=true
+
+%replace (old: bf16[], new: bf16[]) -> bf16[] {
+  %old = bf16[]{:T(256)} parameter(0)
+  ROOT %new = bf16[]{:T(256)} parameter(1)
+}
+
+%computed (c0: bf16[4096,128], c1: s32[4,1], c2: bf16[4,128]) -> bf16[4096,128] {
+  %c0 = bf16[4096,128]{1,0:T(8,128)(2,1)} parameter(0)
+  %c1 = s32[4,1]{1,0:T(8,128)} parameter(1)
+  %c2 = bf16[4,128]{1,0:T(8,128)(2,1)} parameter(2)
+  %doubled = bf16[4,128]{1,0:T(8,128)(2,1)} add(%c2, %c2)
+  ROOT %put.1 = bf16[4096,128]{1,0:T(8,128)(2,1)} scatter(%c0, %c1, %doubled), update_window_dims={1}, to_apply=%replace
+}
+
+ENTRY %main (cache: bf16[4096,128], rows: s32[4,1], values: bf16[4,128]) -> bf16[4096,128] {
+  %cache = bf16[4096,128]{1,0:T(8,128)(2,1)} parameter(0)
+  %rows = s32[4,1]{1,0:T(8,128)} parameter(1)
+  %values = bf16[4,128]{1,0:T(8,128)(2,1)} parameter(2)
+  %first = bf16[4096,128]{1,0:T(8,128)(2,1)} scatter(%cache, %rows, %values), update_window_dims={1}, to_apply=%replace
+  ROOT %second = bf16[4096,128]{1,0:T(8,128)(2,1)} fusion(%first, %rows, %values), kind=kLoop, calls=%computed
+}
+'''
+
+
+def test_what_is_written_in_place_counts_without_what_lies_around_it():
+    values, rows = 4 * 128 * 2, 4 * 4
+    # Each reads the values and writes as many; that a lone scatter reads where they go is left out.
+    assert hlo.traffic(IN_PLACE).hbm_bytes == 2 * values + (2 * values + rows)
+
+
 def test_the_collectives_of_a_compiled_program_are_those_that_were_asked_for():
     mesh = make_mesh(MeshConfig(data=2, fsdp=1, tensor=4))
 

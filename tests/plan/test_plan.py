@@ -1,6 +1,7 @@
 """Plans with the TPU's own compiler, which needs no TPU: of small models in full, and of the loss at full size."""
 
 import dataclasses
+import importlib.util
 import io
 import json
 
@@ -123,6 +124,19 @@ def test_what_is_wrong_is_told_in_a_sentence(flags, sentence):
         list(plan(subject(config, said.get('stage'), said.get('topology'), said.get('model'))))
 
 
+def test_without_the_compiler_it_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
+    with pytest.raises(UserError, match=r"pip install 'r1jax\[tpu\]'"):
+        of_tiny()
+
+
+def test_a_stage_of_pretraining_starts_from_its_preset():
+    what = subject(load_experiment('experiments/tiny/pretrain.py', [
+        ('plan.topology', 'v5e:2x2'), ('mesh.data', '4'), ('stages.pretrain.micro_rows', '4')]), None, None, None)
+    assert n_params(what.cfg) == n_params(preset('tiny'))
+    assert [(program.name, program.fits) for program in plan(what)] == [('gradients', True), ('update', True)]
+
+
 @pytest.mark.parametrize('model', ['qwen2.5-math-1.5b', 'qwen2.5-32b'])
 def test_the_log_prob_pass_takes_less_than_a_gigabyte_for_the_loss(model):
     """32,768 tokens a device, 152,000 words: all logits would be 20 GB."""
@@ -144,7 +158,8 @@ def test_the_log_prob_pass_takes_less_than_a_gigabyte_for_the_loss(model):
 @pytest.mark.slow
 @pytest.mark.parametrize('spec, stage', [
     *((f'experiments/r1_zero.py:size={size}', 'r1_zero') for size in ('671b', '70b', '32b')),
-    *(('experiments/r1.py', stage) for stage in ('cold_start', 'reasoning_rl', 'rejection', 'helpful_rm')),
+    *((f'experiments/r1.py:size={size}', stage) for size in ('671b', '70b', '32b') for stage in (
+        'cold_start', 'reasoning_rl', 'rejection', 'helpful_rm', 'all_scenario_rl')),
     *((f'{DISTILL}:student={student}', 'distill') for student in (
         'qwen_1_5b', 'qwen_7b', 'llama_8b', 'qwen_14b', 'qwen_32b', 'llama_70b'))])
 def test_the_experiments_at_the_papers_scale_fit(spec, stage):
