@@ -17,7 +17,7 @@ from r1jax.plan import flops, hlo
 from r1jax.plan.chips import Chip
 from r1jax.plan.programs import Program
 
-# Of a model whose layers are unrolled, two of so many layers of the last kind are compiled: each costs the same.
+# Where layers are added by a rule, two models of so many layers of the last kind are compiled.
 FEW, MORE = 2, 4
 
 
@@ -76,14 +76,15 @@ class TooLarge(Exception):
 def measure(make: Callable[[ModelConfig], Program], cfg: ModelConfig, mesh: Mesh, chip: Chip) -> tuple[Costs, float]:
     """Returns what one unit of a program costs, and the seconds that it took to compile.
 
-    Where layers are unrolled and many, two models of few layers are compiled, and the rest is added per layer.
+    Decoding, whose layers are always unrolled, would take minutes with many of them: two models of few layers are compiled,
+    and the rest is added per layer.
 
     Raises:
         TooLarge: the compiler found no way to fit it into memory.
     """
     begun = time.perf_counter()
     first = cfg.experts.dense_layers if cfg.experts else 0
-    if not make(cfg).unrolled or cfg.n_layers <= first + MORE:
+    if not make(cfg).by_layers or cfg.n_layers <= first + MORE:
         found = _of_program(make(cfg), mesh, chip)
     else:
         few, more = (

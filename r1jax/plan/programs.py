@@ -55,7 +55,7 @@ class Program:
         function, args, static: called as function(*args, **static); args are trees of ShapeDtypeStructs with shardings.
         units: how many of `unit` one run does, where that is a loop.
         memory: what lies on the devices meanwhile, by name: of each a list of trees, arguments and results included.
-        unrolled: whether every layer has a program of its own, so that it is compiled in a time that grows with them.
+        by_layers: whether each layer costs what the one before it does, so that a few tell what all of them cost.
     """
 
     name: str
@@ -65,7 +65,7 @@ class Program:
     static: Mapping[str, Any]
     memory: Mapping[str, list[Arrays]]
     units: int = 1
-    unrolled: bool = False
+    by_layers: bool = False
 
 
 def programs(stage: object, cfg: ModelConfig, mesh: jax.sharding.Mesh) -> Iterator[Callable[[ModelConfig], Program]]:
@@ -161,8 +161,7 @@ def _gradients(cfg: ModelConfig, *, stage, sharding: Sharding, beside: Beside) -
             static['mtp_loss'] = mtp_loss
     return Program(
         'gradients', f'{stage.micro_rows} rows of {stage.row_length:,} tokens', function, (params, batch), static,
-        _state_memory(stage, cfg, sharding) | {'gradients': [params] * GRADIENT_TREES, 'batch': [batch]} | memory,
-        unrolled=not cfg.scan_layers)
+        _state_memory(stage, cfg, sharding) | {'gradients': [params] * GRADIENT_TREES, 'batch': [batch]} | memory)
 
 
 def _update(cfg: ModelConfig, *, stage, sharding: Sharding, beside: Beside) -> Program:
@@ -188,7 +187,7 @@ def _scoring(cfg: ModelConfig, *, stage: GRPOStage, sharding: Sharding, beside: 
         'scoring', f'{stage.micro_rows} rows of {stage.row_length:,} tokens', score,
         (params, dataclasses.replace(batch, balance=None)),
         {'cfg': cfg, 'temperature': stage.loss.temperature, 'sharding': sharding},
-        _state_memory(stage, cfg, sharding) | {'batch': [batch]} | memory, unrolled=not cfg.scan_layers)
+        _state_memory(stage, cfg, sharding) | {'batch': [batch]} | memory)
 
 
 def _decode(
@@ -211,7 +210,7 @@ def _decode(
     return Program(
         'decode', f'one token in {sampling.slots:,} slots of {length:,}', decode_chunk, (params, state),
         {'cfg': cfg, 'sampling': drawing(sampling), 'eos': 0, 'sharding': sharding},
-        {'decoding weights': [params], 'cache': [state.cache]} | memory, units=sampling.chunk, unrolled=True)
+        {'decoding weights': [params], 'cache': [state.cache]} | memory, units=sampling.chunk, by_layers=True)
 
 
 def _placed(like: Arrays, shardings: Arrays) -> Arrays:

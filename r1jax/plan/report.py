@@ -14,12 +14,18 @@ from r1jax.plan import Planned, Subject
 from r1jax.runtime.files import write_json
 
 GIB = 2**30
+# So many are compiled within a few minutes one by one.
+MANY_LAYERS = 8
 
 
 def show(what: Subject, programs: Iterable[Planned], out: pathlib.Path | None, console: Console | None = None) -> bool:
     """Prints each program as it is planned, writes JSON to `out`, and returns whether all fit."""
     console = console or Console(soft_wrap=True, highlight=False)
     console.print(heading(what), markup=False)
+    if not what.cfg.scan_layers and what.cfg.n_layers > MANY_LAYERS:
+        console.print(
+            f'Each of {what.cfg.n_layers} layers is compiled, which takes long; --config.scan_layers=True compiles one.',
+            markup=False)
     planned = []
     for program in programs:
         planned.append(program)
