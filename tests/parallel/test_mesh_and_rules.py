@@ -29,6 +29,23 @@ def test_a_mesh_that_does_not_fit_the_devices_is_refused(config, sentence):
         make_mesh(config)
 
 
+def test_the_gradient_of_a_moved_value_lies_where_the_value_came_from():
+    sharding = Sharding(make_mesh(MeshConfig(data=1, fsdp=4, tensor=2)), TRAINING)
+    x, w = np.random.default_rng(0).normal(size=(8, 16)), np.random.default_rng(1).normal(size=(16, 6))
+    placed = jax.device_put(w, sharding.named(('embed', 'ffw'), w.shape, 'w'))
+    seen = []
+
+    def product(w, x):
+        w = sharding.move(w, ('embed', 'ffw'), (None, 'ffw'))
+        jax.debug.inspect_array_sharding(w, callback=seen.append)
+        return jax.numpy.square(x @ w).sum()
+
+    got = jax.jit(jax.grad(product))(placed, sharding.place_rows(x))
+    assert got.sharding.is_equivalent_to(placed.sharding, 2)
+    assert all(where.is_equivalent_to(sharding.named((None, 'ffw'), w.shape, 'w'), 2) for where in seen) and seen
+    np.testing.assert_allclose(got, 2 * x.T @ (x @ w), rtol=1e-4)
+
+
 def test_specs_follow_the_table_and_decoding_keeps_weights_whole_over_fsdp():
     mesh = make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))
     axes = ('layers', 'embed', 'heads', None)

@@ -134,6 +134,17 @@ def test_a_stage_of_pretraining_starts_from_its_preset():
     assert [(program.name, program.fits) for program in plan(what)] == [('gradients', True), ('update', True)]
 
 
+def test_weights_are_gathered_and_not_multiplied_by_piece_after_piece():
+    """Rings of permutations between the devices of fsdp are how XLA would do the latter (`transformer.in_use`)."""
+    what = subject(load_experiment(f'{DISTILL}:student=qwen_32b', [
+        ('plan.topology', 'v5p:2x2x2'), ('mesh.fsdp', '8'), ('mesh.tensor', '1'), ('stages.distill.micro_rows', '8'),
+        ('stages.distill.row_length', '4096')]), None, None, None)
+    cfg = dataclasses.replace(what.cfg, n_layers=2, vocab_size=1024)
+    gradients = next(programs(what.settings, cfg, what.mesh))
+    found, _ = costs.measure(gradients, cfg, what.mesh, chip(what.topology))
+    assert {kind for kind, _ in found.collectives} <= {'all-gather', 'all-reduce', 'reduce-scatter'}
+
+
 @pytest.mark.parametrize('model', ['qwen2.5-math-1.5b', 'qwen2.5-32b'])
 def test_the_log_prob_pass_takes_less_than_a_gigabyte_for_the_loss(model):
     """32,768 tokens a device, 152,000 words: all logits would be 20 GB."""
