@@ -103,6 +103,25 @@ def _plan(args: argparse.Namespace) -> None:
         raise SystemExit(1)
 
 
+def _score(args: argparse.Namespace) -> None:
+    from r1jax.rewards.score import score_file
+    try:
+        options = json.loads(args.reward_options)
+    except ValueError as error:
+        raise UserError(f'--reward_options is not valid JSON: {error}') from error
+    if not isinstance(options, dict) or not all(isinstance(value, dict) for value in options.values()):
+        raise UserError('--reward_options must look like {"overlong": {"max_length": 512, "cache": 64}}')
+    scored = score_file(
+        args.source, args.out, args.rewards, options=options, prefilled=args.prefilled, workers=args.workers,
+        timeout_s=args.timeout_s)
+    for error in scored.errors:
+        print(f'r1jax: {error}', file=sys.stderr)
+    print(json.dumps({
+        'rows': scored.rows, 'failed': scored.failed, 'reward': scored.reward, 'rewards': dict(scored.rewards)}, indent=2))
+    if scored.failed == scored.rows:
+        raise UserError(f"none of the {scored.rows} rows of '{args.source}' could be scored; '{args.out}' says why")
+
+
 def _tasks(args: argparse.Namespace) -> None:
     from r1jax.data import tasks
     from r1jax.models.presets import PRESETS
@@ -244,6 +263,24 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     add('--model', metavar='NAME', help='a shape that ships by name, in place of the base (see `r1jax tasks`)')
     add('--out', metavar='FILE', type=Path, help='also write the figures to this file, as JSON')
 
+    score = command(
+        'score', _score, 'score stored completions with any rewards',
+        'Reads JSON lines or Parquet: `completion` and what the rewards need (`prompt`, `answer`, `task`, `language`,\n'
+        '`tests`, `options`, `n_tokens`), and writes every row back in order with `reward`, `rewards` and `error`. A row\n'
+        'that cannot be scored is told with its number, and has no reward. The same command goes on where it was stopped.',
+        'python -m r1jax score --in=completions.jsonl --rewards="accuracy=1,format=0.5" --out=scored.jsonl')
+    add = score.add_argument
+    add('--in', required=True, dest='source', metavar='FILE', type=Path, help='a .jsonl or .parquet file')
+    add('--out', required=True, metavar='FILE', type=Path, help='the file to write, of either kind')
+    add('--rewards', required=True, metavar='NAME=WEIGHT,...',
+        help="as in 'accuracy=1,format=0.5,my_rewards.py:brevity=0.1', see `r1jax tasks`")
+    add('--reward_options', default='{}', metavar='JSON',
+        help='options of single rewards: {"overlong": {"max_length": 512, "cache": 64}}')
+    add('--prefilled', action='store_true', help='the prompts ended with <think>, which completions therefore lack')
+    add('--workers', type=_at_least(int, 1), default=2, metavar='N', help='processes (default %(default)s)')
+    add('--timeout_s', type=_at_least(float, 0.01), default=5.0, metavar='S',
+        help='the longest that rewards may take for a completion (default %(default)s)')
+
     command('tasks', _tasks, 'list the tasks, rewards and models that experiments can name', '',
             'python -m r1jax tasks')
 
@@ -312,7 +349,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f'r1jax: {error}', file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        then = '; the same command goes on from the last checkpoint' if argv[0] == 'run' else ''
+        goes_on = {'run': 'from the last checkpoint', 'score': 'from here'}
+        then = f'; the same command goes on {goes_on[argv[0]]}' if argv[0] in goes_on else ''
         print(f'\nr1jax: interrupted{then}', file=sys.stderr)
         return 130
     except BrokenPipeError:  # `r1jax tasks | head`: nobody reads on, and the flush at exit must not complain

@@ -24,6 +24,8 @@ def overlong(
     if not 0 < cache <= max_length:
         raise UserError(f"the reward 'overlong' needs 0 < cache <= max_length, not {cache} and {max_length}")
     n_tokens_B = np.array([c.n_tokens for c in completions], np.float64)
+    if (n_tokens_B < 1).any():
+        raise UserError("the reward 'overlong' needs the number of tokens of a completion (n_tokens), and has none")
     return RewardOutput(np.clip((max_length - cache - n_tokens_B) / cache, -1, 0).astype(np.float32))
 
 
