@@ -1,4 +1,4 @@
-"""Rewards that do not read the answer: the soft length penalty, that of repetition, and the random control arm."""
+"""Rewards of how long an answer is and how often it says a thing, and the random control arm."""
 
 import hashlib
 import re
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from r1jax.errors import UserError, nearest
+from r1jax.rewards.accuracy import UNGRADED, accuracy
 from r1jax.rewards.answers import READS, Reads, text_read
 from r1jax.rewards.base import Completion, Example, RewardOutput, register
 
@@ -18,15 +19,52 @@ def overlong(
     """Soft overlong punishment in tokens, in [-1, 0]: DAPO, arXiv 2503.14476, eq. 13.
 
     With n the tokens of a completion, EOS included: 0 up to max_length - cache, then (max_length - cache - n)
-    / cache down to -1 at max_length, and -1 beyond. Raises UserError unless 0 < cache <= max_length.
+    / cache down to -1 at max_length, and -1 beyond. Raises UserError unless 0 < cache <= max_length, or without the number
+    of tokens.
     """
     del examples
     if not 0 < cache <= max_length:
         raise UserError(f"the reward 'overlong' needs 0 < cache <= max_length, not {cache} and {max_length}")
+    n_tokens_B = _lengths('overlong', completions)
+    return RewardOutput(np.clip((max_length - cache - n_tokens_B) / cache, -1, 0).astype(np.float32))
+
+
+@register('cosine')
+def cosine(
+    completions: Sequence[Completion], examples: Sequence[Example], *, max_length: int, correct_short: float = 1.0,
+    correct_long: float = 0.5, wrong_short: float = -1.0, wrong_long: float = -0.5, exceeded: float = -1.0,
+    prefilled: bool = False
+) -> RewardOutput:
+    """Accuracy scaled by length: arXiv 2502.03373, section 4.2.
+
+    Right answers are worth correct_short at 0 tokens, and along half a cosine less up to correct_long at max_length; wrong
+    ones wrong_short to wrong_long, so that thinking longer costs little where it helps. A completion of max_length tokens or
+    more, or one that was cut, is worth `exceeded`; one that no rule can grade 0. The defaults are this project's, in the
+    paper's order: right above wrong, short above long where right, long above short where wrong.
+
+    Raises UserError for another order of the values, or without the number of tokens.
+    """
+    if max_length < 1:
+        raise UserError(f"the reward 'cosine' needs max_length of at least 1, not {max_length}")
+    if not wrong_short <= wrong_long <= correct_long <= correct_short or exceeded > correct_long:
+        raise UserError(
+            "the reward 'cosine' needs wrong_short <= wrong_long <= correct_long <= correct_short, not "
+            f'{wrong_short}, {wrong_long}, {correct_long}, {correct_short}, and exceeded <= correct_long, not {exceeded}')
+    right_B = accuracy(completions, examples, prefilled=prefilled).values > 0
+    n_tokens_B = _lengths('cosine', completions)
+    short_B, long_B = np.where(right_B, correct_short, wrong_short), np.where(right_B, correct_long, wrong_long)
+    values_B = long_B + 0.5 * (short_B - long_B) * (1 + np.cos(np.pi * np.minimum(n_tokens_B / max_length, 1)))
+    cut_B = np.array([not c.finished for c in completions], bool) | (n_tokens_B >= max_length)
+    graded_B = np.array([example.task not in UNGRADED for example in examples], bool)
+    return RewardOutput(np.where(graded_B, np.where(cut_B, exceeded, values_B), 0).astype(np.float32))
+
+
+def _lengths(name: str, completions: Sequence[Completion]) -> np.ndarray:
+    """Tokens of each completion; nothing that was sampled has none."""
     n_tokens_B = np.array([c.n_tokens for c in completions], np.float64)
     if (n_tokens_B < 1).any():
-        raise UserError("the reward 'overlong' needs the number of tokens of a completion (n_tokens), and has none")
-    return RewardOutput(np.clip((max_length - cache - n_tokens_B) / cache, -1, 0).astype(np.float32))
+        raise UserError(f"the reward '{name}' needs the number of tokens of a completion (n_tokens), and has none")
+    return n_tokens_B
 
 
 _WORD = re.compile(r'[A-Za-z]+|\d+|[^\sA-Za-z\d]')

@@ -22,6 +22,36 @@ def test_overlong_options_are_checked_before_use(options):
         get('overlong', **options)
 
 
+def test_the_cosine_reward_goes_along_half_a_cosine_from_short_to_long():
+    right, wrong = '<think>so</think> <answer>4</answer>', '<think>so</think> <answer>5</answer>'
+    example = Example('2+2=?', answer='4', task='arithmetic')
+    options = {'correct_short': 2.0, 'correct_long': 1.0, 'wrong_short': -10.0, 'wrong_long': 0.0, 'exceeded': -10.0}
+    cosine = get('cosine', max_length=100, **options)
+    for text, at_0, at_100 in ((right, 2.0, 1.0), (wrong, -10.0, 0.0)):
+        lengths = np.array([1, 25, 50, 99])
+        values = cosine([Completion(text, int(n)) for n in lengths], [example] * 4).values
+        # The paper's CosFn(t, T, a, b) = a + (b - a) (1 + cos(t pi / T)) / 2, which is b at 0 and a at T.
+        np.testing.assert_allclose(values, at_100 + (at_0 - at_100) * (1 + np.cos(lengths * np.pi / 100)) / 2, atol=1e-5)
+    cut = [Completion(right, 100), Completion(right, 5, finished=False), Completion(wrong, 300)]
+    np.testing.assert_array_equal(cosine(cut, [example] * 3).values, -10)
+    np.testing.assert_array_equal(cosine([Completion('hello', 3)], [Example('hi', task='everyday')]).values, 0)
+
+
+@pytest.mark.parametrize('options, sentence', [
+    ({'max_length': 0}, 'max_length of at least 1'),
+    ({'max_length': 9, 'wrong_short': 0.0}, 'wrong_short <= wrong_long'),
+    ({'max_length': 9, 'exceeded': 0.75}, 'exceeded <= correct_long')])
+def test_the_cosine_rewards_values_keep_their_order(options, sentence):
+    with pytest.raises(UserError, match=sentence):
+        get('cosine', **options)
+
+
+@pytest.mark.parametrize('name, options', [('overlong', {'max_length': 9, 'cache': 3}), ('cosine', {'max_length': 9})])
+def test_rewards_of_length_want_to_know_it(name, options):
+    with pytest.raises(UserError, match='needs the number of tokens'):
+        get(name, **options)([Completion('4')], [Example('q', answer='4', task='arithmetic')])
+
+
 def test_repetition_is_the_share_of_runs_that_were_said_before():
     words = [f'w{chr(97 + i)}' for i in range(10)]
     assert repetition(' '.join(words), 8) == 0 and repetition('a b', 8) == 0
