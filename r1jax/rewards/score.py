@@ -146,9 +146,10 @@ def _rows(source: pathlib.Path) -> Iterator[tuple[str, dict[str, Any] | str]]:
                 continue
             try:
                 row = json.loads(line)
+                row = row if isinstance(row, dict) else 'no JSON object'
             except ValueError as error:
                 row = f'not valid JSON: {error}'
-            yield f'line {number}', row if isinstance(row, dict | str) else 'no JSON object'
+            yield f'line {number}', row
 
 
 def _count(source: pathlib.Path) -> int:

@@ -54,7 +54,7 @@ def test_rows_come_back_in_order_with_their_rewards(tmp_path):
 
 def test_a_row_that_cannot_be_scored_is_told_and_the_others_are_scored(tmp_path):
     (tmp_path / 'mine.py').write_text(FILE)
-    bad = ['{"completion": "cut', '[1]', {'answer': '42'}, *(GOOD | change for change in (
+    bad = ['{"completion": "cut', '[1]', '"42"', {'answer': '42'}, *(GOOD | change for change in (
         {'task': 5}, {'answer': '6 or 7'}, {'task': 'maht'}, {'completion': 'raise'}, {'completion': 'hang'},
         {'completion': 'die'}, {'n_tokens': 'x'}))]
     rows = [GOOD]
@@ -68,7 +68,7 @@ def test_a_row_that_cannot_be_scored_is_told_and_the_others_are_scored(tmp_path)
     assert all(row['reward'] is None and row['rewards'] is None for row in out[1::2])
     assert scored.failed == len(bad) and scored.reward == 1
     for number, (row, wanted) in enumerate(zip(out[1::2], (
-            'not valid JSON', 'no JSON object', "no text under 'completion'", "'task' is no text", 'cannot be graded',
+            'not valid JSON', 'no JSON object', 'no JSON object', "no text under 'completion'", "'task' is no text", 'cannot be graded',
             "without an accuracy rule .did you mean 'math'", 'RuntimeError: of this row alone', 'more than 1 s', 'crashed',
             "'n_tokens' must be a whole number"), strict=True)):
         assert row['error'].startswith(f'line {2 + 3 * number}: ')
