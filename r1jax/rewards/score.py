@@ -133,12 +133,8 @@ def _begun(part: pathlib.Path, recipe: Mapping[str, Any], out: pathlib.Path) -> 
 def _rows(source: pathlib.Path) -> Iterator[tuple[str, dict[str, Any] | str]]:
     """Yields ('line 3', the row), or what is wrong with it."""
     if source.suffix == '.parquet':
-        try:
-            batches = pq.ParquetFile(source).iter_batches(BATCH)
-            rows = (row for batch in batches for row in batch.to_pylist())
-            yield from ((f'row {number}', row) for number, row in enumerate(rows, start=1))
-        except (pa.ArrowInvalid, OSError) as error:
-            raise UserError(f'{source} cannot be read as Parquet: {str(error).splitlines()[0]}') from error
+        rows = (row for batch in _parquet(source).iter_batches(BATCH) for row in batch.to_pylist())
+        yield from ((f'row {number}', row) for number, row in enumerate(rows, start=1))
         return
     with source.open('rb') as file:
         for number, line in enumerate(file, start=1):
@@ -153,12 +149,13 @@ def _rows(source: pathlib.Path) -> Iterator[tuple[str, dict[str, Any] | str]]:
 
 
 def _count(source: pathlib.Path) -> int:
-    return max(1, sum(1 for _ in _rows(source)) if source.suffix == '.jsonl' else _parquet_rows(source))
+    rows = _parquet(source).metadata.num_rows if source.suffix == '.parquet' else sum(1 for _ in _rows(source))
+    return max(1, rows)
 
 
-def _parquet_rows(source: pathlib.Path) -> int:
+def _parquet(source: pathlib.Path) -> pq.ParquetFile:
     try:
-        return pq.ParquetFile(source).metadata.num_rows
+        return pq.ParquetFile(source)
     except (pa.ArrowInvalid, OSError) as error:
         raise UserError(f'{source} cannot be read as Parquet: {str(error).splitlines()[0]}') from error
 

@@ -68,7 +68,8 @@ def test_a_row_that_cannot_be_scored_is_told_and_the_others_are_scored(tmp_path)
     assert all(row['reward'] is None and row['rewards'] is None for row in out[1::2])
     assert scored.failed == len(bad) and scored.reward == 1
     for number, (row, wanted) in enumerate(zip(out[1::2], (
-            'not valid JSON', 'no JSON object', 'no JSON object', "no text under 'completion'", "'task' is no text", 'cannot be graded',
+            'not valid JSON', 'no JSON object', 'no JSON object', "no text under 'completion'", "'task' is no text",
+            'cannot be graded',
             "without an accuracy rule .did you mean 'math'", 'RuntimeError: of this row alone', 'more than 1 s', 'crashed',
             "'n_tokens' must be a whole number"), strict=True)):
         assert row['error'].startswith(f'line {2 + 3 * number}: ')
