@@ -12,7 +12,7 @@ from r1jax.config import load_experiment, parse_experiment
 from r1jax.dry_run import describe
 from r1jax.errors import UserError
 from r1jax.pipeline import STAGES
-from r1jax.rewards.base import parse_weights
+from r1jax.rewards.weights import parse_weights
 from r1jax.stages.evaluate import Evaluation
 
 TINY = pathlib.Path(__file__).parents[1] / 'experiments' / 'tiny'

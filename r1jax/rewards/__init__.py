@@ -11,7 +11,6 @@ from r1jax.rewards.base import (
     RewardOutput,
     get,
     names,
-    parse_weights,
     register,
     sample_key,
 )
@@ -20,10 +19,11 @@ from r1jax.rewards.language import language_consistency
 from r1jax.rewards.lenient import last_answer
 from r1jax.rewards.mix import RewardMix
 from r1jax.rewards.pool import Outcome, WorkerPool
+from r1jax.rewards.weights import Weights, parse_weights, reward
 
 __all__ = [
     'Completion', 'Example', 'ExampleError', 'Outcome', 'Reward', 'RewardMix', 'RewardOutput',
-    'WorkerPool', 'canonical', 'extract_answer', 'get', 'has_format', 'is_correct',
-    'language_consistency', 'last_answer', 'names', 'parse_weights', 'register',
+    'Weights', 'WorkerPool', 'canonical', 'extract_answer', 'get', 'has_format', 'is_correct',
+    'language_consistency', 'last_answer', 'names', 'parse_weights', 'register', 'reward',
     'sample_key',
 ]

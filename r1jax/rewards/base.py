@@ -1,4 +1,4 @@
-"""What a reward function is: its inputs and output, the registry of names, and the weights a user writes.
+"""What a reward function is: its inputs and output, and the registry of names.
 
 A reward takes B completions and their B examples and returns B numbers:
 
@@ -14,10 +14,9 @@ import functools
 import hashlib
 import importlib.util
 import inspect
-import math
 import pathlib
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -172,40 +171,6 @@ def option_names(function: Callable) -> dict[str, bool]:
 def short_name(name: str) -> str:
     """Returns the name under which a reward is reported: 'brevity' for 'my_rewards.py:brevity'."""
     return name.rpartition(':')[2]
-
-
-def parse_weights(weights: str | Mapping[str, float]) -> dict[str, float]:
-    """Parses 'accuracy=1,format=0.5,my_rewards.py:brevity=0.1', or checks the same as a mapping.
-
-    Order is kept. A weight of 0 is allowed: the reward is computed and reported but does not count.
-
-    Raises UserError for nothing at all, an unknown name, a weight that is not a finite number, or a name
-    given twice.
-    """
-    if isinstance(weights, str):
-        pairs = []
-        for part in filter(None, (part.strip() for part in weights.split(','))):
-            name, separator, weight = part.rpartition('=')
-            if not separator:
-                raise UserError(f"the reward '{part}' has no weight: write '{part}=1'")
-            pairs.append((name.strip(), weight.strip()))
-    else:
-        pairs = list(weights.items())
-    if not pairs:
-        raise UserError(f"no rewards are named: write say 'accuracy=1,format=0.5'{nearest('', names())}")
-    parsed: dict[str, float] = {}
-    for name, weight in pairs:
-        find(name)
-        try:
-            value = float(weight)
-        except (TypeError, ValueError):
-            raise UserError(f"the weight of the reward '{name}' is not a number: {weight!r}") from None
-        if not math.isfinite(value):
-            raise UserError(f"the weight of the reward '{name}' must be finite, not {weight!r}")
-        if short_name(name) in map(short_name, parsed):
-            raise UserError(f"the reward '{short_name(name)}' is given twice")
-        parsed[name] = value
-    return parsed
 
 
 def _as_output(

@@ -1,4 +1,4 @@
-"""A weighted sum of rewards, worked out here or in killable workers.
+"""Rewards put together, worked out here or in killable workers.
 
 R1-Zero's reward (DeepSeek-R1, arXiv 2501.12948, 2025 revision, eq. 4) is `RewardMix('accuracy=1,format=1')`.
 """
@@ -7,7 +7,8 @@ import functools
 import importlib
 import pathlib
 import pickle
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from typing import Any
 
 import numpy as np
@@ -22,23 +23,27 @@ from r1jax.rewards.base import (
     find,
     get,
     option_names,
-    parse_weights,
     short_name,
 )
-from r1jax.rewards.pool import WorkerPool
+from r1jax.rewards.pool import Outcome, WorkerPool
+from r1jax.rewards.weights import parse_weights
 
 # Chunks for the pool: small enough to spread over the workers and to retry cheaply.
 MAX_CHUNK = 16
+# What may become of a completion in a worker -> the metric that says so.
+LOST = {'timeout': 'timeouts', 'crash': 'crashes'}
+# Metrics of a mix that are 0 or 1 and worth counting. The last one is that of any of its rewards.
+COUNTED = (*LOST.values(), 'unparseable')
 
 
 class RewardMix:
-    """The total reward of a run: sum over rewards of weight * value.
+    """The total reward of a run: the sum over terms of weight * the product of the term's rewards.
 
     Calling it with B completions and their B examples gives values float32 [B] and info, float32 [B] each:
-    every reward's own value under its name, its metrics as 'name/metric', and 'timeouts' and 'crashes'. A reward that an
-    example's task is not routed to is NaN there, and adds nothing.
+    every reward's own value under its name, its metrics as 'name/metric', and COUNTED. A reward that an example's task is
+    not routed to is NaN there, and terms with it add nothing.
 
-    weights: 'accuracy=1,format=0.5,my_rewards.py:brevity=0.1' or a mapping.
+    weights: 'accuracy=1,format=0.5,my_rewards.py:brevity=0.1', 'accuracy*format + 0.1*language', or a mapping.
     options: by reward name, for example {'overlong': {'max_length': 512, 'cache': 64}}.
     tasks: by reward name, the tasks it is for, {'accuracy': ('math', 'code')}; all of them where it is not named.
     prefilled: the prompt template wrote the opening `<think>`; told to every reward that has this option.
@@ -60,51 +65,64 @@ class RewardMix:
         pool: WorkerPool | None = None,
     ):
         self.weights = parse_weights(weights)
-        options = dict(options or {})
-        for name in options:
-            if name not in self.weights:
-                raise UserError(f"options for '{name}', which has no weight{nearest(name, self.weights)}")
-        tasks = dict(tasks or {})
-        for name in tasks:
-            if name not in self.weights:
-                raise UserError(f"tasks for '{name}', which has no weight{nearest(name, self.weights)}")
+        options, tasks = dict(options or {}), dict(tasks or {})
+        for what, told in (('options', options), ('tasks', tasks)):
+            for name in told:
+                if name not in self.weights.names:
+                    raise UserError(f"{what} for '{name}', which has no weight{nearest(name, self.weights.names)}")
         chosen = {}
-        for name in self.weights:
+        for name in self.weights.names:
             chosen[name] = dict(options.get(name, {}))
             if 'prefilled' in option_names(find(name)):
                 chosen[name].setdefault('prefilled', prefilled)
-        self._rewards = {short_name(name): routed(get(name, **chosen[name]), tasks.get(name)) for name in self.weights}
+        self._rewards = {short_name(name): routed(get(name, **chosen[name]), tasks.get(name)) for name in chosen}
         self._recipe = _recipe(chosen, tasks) if pool is not None else b''
         self._pool = pool
 
     def __call__(self, completions: Sequence[Completion], examples: Sequence[Example]) -> RewardOutput:
         """Scores a batch and waits for it; ValueError where completions and examples differ in number."""
+        return self.begin(completions, examples)()
+
+    @property
+    def ahead(self) -> bool:
+        """Whether there are workers, so that what `begin` is given is scored while other things are done here."""
+        return self._pool is not None
+
+    def begin(self, completions: Sequence[Completion], examples: Sequence[Example]) -> Callable[[], RewardOutput]:
+        """Begins to score a batch, and returns a function that waits for the outcome.
+
+        Without workers all is done when the outcome is asked for. Raises ValueError where completions and examples differ
+        in number.
+        """
         if len(completions) != len(examples):
             raise ValueError(f'{len(completions)} completions but {len(examples)} examples')
-        lost = {status: np.zeros(len(completions), np.float32) for status in ('timeout', 'crash')}
         if self._pool is None or not completions:
-            info = _score(self._rewards, completions, examples)
-        else:
-            info = self._score_in_pool(completions, examples, lost)
-        total = np.zeros(len(completions))
-        for name, weight in self.weights.items():
-            total += weight * np.nan_to_num(info[short_name(name)])
-        info |= {'timeouts': lost['timeout'], 'crashes': lost['crash']}
-        return RewardOutput(total.astype(np.float32), info)
+            none = {status: np.zeros(len(completions), np.float32) for status in LOST.values()}
+            return lambda: self._total(_score(self._rewards, completions, examples), none)
+        size = max(1, min(MAX_CHUNK, -(-len(completions) // (2 * self._pool.n_workers))))
+        pieces = [range(start, min(start + size, len(completions))) for start in range(0, len(completions), size)]
+        begun = self._submit(pieces, completions, examples)
+        return lambda: self._total(*self._gather(begun, completions, examples))
 
-    def _score_in_pool(
-        self, completions: Sequence[Completion], examples: Sequence[Example], lost: dict[str, np.ndarray]
-    ) -> dict[str, np.ndarray]:
-        """Scores chunk by chunk, then the items of failed chunks one by one; marks what is lost."""
+    def _submit(
+        self, pieces: Sequence[range], completions: Sequence[Completion], examples: Sequence[Example]
+    ) -> list[tuple[range, Future]]:
+        return [
+            (piece, self._pool.submit(
+                score_chunk, (self._recipe, [completions[i] for i in piece], [examples[i] for i in piece]), load_rewards))
+            for piece in pieces]
+
+    def _gather(
+        self, begun: Sequence[tuple[range, Future]], completions: Sequence[Completion], examples: Sequence[Example]
+    ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """Waits for the pieces, then for the items of failed ones one by one. Returns what was scored, and what was lost."""
         batch = len(completions)
-        size = max(1, min(MAX_CHUNK, -(-batch // (2 * self._pool.n_workers))))
-        info = {short_name(name): np.zeros(batch, np.float32) for name in self.weights}
-        pieces = [range(start, min(start + size, batch)) for start in range(0, batch, size)]
-        while pieces:
-            jobs = [(self._recipe, [completions[i] for i in p], [examples[i] for i in p]) for p in pieces]
-            outcomes = self._pool.map(score_chunk, jobs, prepare=load_rewards)
+        lost = {status: np.zeros(batch, np.float32) for status in LOST.values()}
+        info = {short_name(name): np.zeros(batch, np.float32) for name in self.weights.names}
+        while begun:
             again = []
-            for piece, outcome in zip(pieces, outcomes, strict=True):
+            for piece, future in begun:
+                outcome: Outcome = future.result()
                 if outcome.status == 'error':
                     raise outcome.value
                 if outcome.status == 'ok':
@@ -113,9 +131,18 @@ class RewardMix:
                 elif len(piece) > 1:
                     again += [range(i, i + 1) for i in piece]
                 else:
-                    lost[outcome.status][piece.start] = 1
-            pieces = again
-        return info
+                    lost[LOST[outcome.status]][piece.start] = 1
+            begun = self._submit(again, completions, examples)
+        return info, lost
+
+    def _total(self, info: dict[str, np.ndarray], lost: dict[str, np.ndarray]) -> RewardOutput:
+        total_B = np.zeros(len(lost['timeouts']))
+        for term, weight in self.weights.items():
+            factors = [info[short_name(name)].astype(np.float64) for name in term.split('*')]
+            total_B += weight * np.nan_to_num(np.prod(factors, axis=0))
+        unparseable = [np.nan_to_num(values) for key, values in info.items() if key.endswith('/unparseable')]
+        counted = lost | {'unparseable': np.max([np.zeros(len(total_B), np.float32), *unparseable], axis=0)}
+        return RewardOutput(total_B.astype(np.float32), info | counted)
 
 
 def routed(reward: Reward, tasks: Sequence[str] | None) -> Reward:

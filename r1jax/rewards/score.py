@@ -74,8 +74,8 @@ def score_file(
     with WorkerPool(workers, timeout_s) as pool:
         mix = RewardMix(weights, options=options, prefilled=prefilled, pool=pool)
         recipe = {
-            'source': _digest(source), 'rewards': mix.weights, 'options': {k: dict(v) for k, v in (options or {}).items()},
-            'prefilled': prefilled}
+            'source': _digest(source), 'rewards': dict(mix.weights),
+            'options': {k: dict(v) for k, v in (options or {}).items()}, 'prefilled': prefilled}
         part = out.with_name(f'.{out.name}.part')
         done = _begun(part, recipe, out)
         lines = _rows(source)
@@ -89,7 +89,7 @@ def score_file(
                 file.flush()
                 done += len(batch)
                 progress.update(done)
-    scored = _summary(part, [short_name(name) for name in mix.weights])
+    scored = _summary(part, [short_name(name) for name in mix.weights.names])
     if out.suffix == '.parquet':
         _to_parquet(part, out)
         part.unlink()
@@ -211,7 +211,7 @@ def _score(mix: RewardMix, rows: Sequence[Any], first: int, timeout_s: float) ->
             read.append((index, *_read(row, first + index)))
         except UserError as error:
             results[index] = None, None, str(error)
-    names = [short_name(name) for name in mix.weights]
+    names = [short_name(name) for name in mix.weights.names]
 
     def attempt(some: list[tuple[int, Completion, Example]]) -> None:
         if not some:

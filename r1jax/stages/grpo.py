@@ -48,10 +48,11 @@ from r1jax.models.config import ModelConfig
 from r1jax.parallel.distributed import is_leader
 from r1jax.parallel.rules import Sharding
 from r1jax.rewards.accuracy import TASKS
-from r1jax.rewards.base import Reward, parse_weights
+from r1jax.rewards.base import Reward
 from r1jax.rewards.mix import RewardMix, routed
 from r1jax.rewards.model import RewardModel
 from r1jax.rewards.pool import WorkerPool
+from r1jax.rewards.weights import parse_weights, reward
 from r1jax.runtime.checkpoint import Checkpoints, Model, load_model, save_model
 from r1jax.runtime.metrics import MetricWriter
 from r1jax.runtime.progress import Progress
@@ -60,7 +61,7 @@ from r1jax.sampling.engine import Engine
 from r1jax.sampling.logits import SamplingConfig
 from r1jax.stages.base import MODEL, Artifact, Inputs, StageKind
 from r1jax.stages.rollout import check_lengths, prefilled, row, sample, text_metrics
-from r1jax.stages.scoring import Scored, pay, reward_metrics
+from r1jax.stages.scoring import Payroll, Scored, pay, reward_metrics
 
 OldLogprobs = Literal['trainer', 'sampler']
 OLD_LOGPROBS = get_args(OldLogprobs)
@@ -178,16 +179,16 @@ class GRPOStage:
             raise UserError(f'prompts={self.prompts} is not divisible by minibatches={self.minibatches}')
         if self.group < 2:
             raise UserError(f'group={self.group} must be at least 2: an advantage is relative to the group')
-        weights = parse_weights(self.rewards)
+        weighted = parse_weights(self.rewards).names
         for name, tasks_ in self.reward_tasks.items():
-            known = {*weights, *self.reward_models}
+            known = {*weighted, *self.reward_models}
             if name not in known:
                 raise UserError(f"reward_tasks names '{name}', which is no reward here{nearest(name, known)}")
             for task in tasks_.split('+'):
                 if task not in TASKS:
                     raise UserError(f"reward_tasks.{name}: there is no task '{task}'{nearest(task, TASKS)}")
         for name in self.reward_models:
-            if name in weights or name == MODEL:
+            if name in weighted or name == MODEL:
                 raise UserError(f"reward_models: '{name}' is taken: give the reward model another name")
         if self.final is not None and self.final.steps > self.steps:
             raise UserError(f'final.steps={self.final.steps} is more than steps={self.steps}')
@@ -214,7 +215,7 @@ class GRPOStage:
             check_lengths(base, self.sampling_of(part), sharding)
         for task in self.prompts_from:
             first = next(tasks.open_task(task, 'train'))
-            if first.task in TASKS or 'accuracy' in parse_weights(self.rewards):
+            if first.task in TASKS or 'accuracy' in parse_weights(self.rewards).names:
                 tasks.check_answers(task, 'train')
         return base
 
@@ -282,8 +283,8 @@ def run(stage: GRPOStage, inputs: Inputs, folder: pathlib.Path) -> Artifact:
     reference = jax.tree.map(lambda x: x.copy(), state.params)
     sample_example = next(tasks.open_task(stage.task, 'train', seed=inputs.seed))
     weights = parse_weights(stage.rewards)
-    if sample_example.task in TASKS:
-        weights.setdefault('accuracy', 0.0)  # measured in every arm, paid or not
+    if sample_example.task in TASKS and 'accuracy' not in weights.names:
+        weights += 0.0 * reward('accuracy')  # measured in every arm, paid or not
     models = {
         name: (weight, routed(RewardModel(inputs.given[name], training, inputs.execution), stage.tasks_of(name)))
         for name, weight in stage.reward_models.items()}
@@ -292,9 +293,9 @@ def run(stage: GRPOStage, inputs: Inputs, folder: pathlib.Path) -> Artifact:
         Checkpoints(folder / 'checkpoints') as checkpoints,
         _pool(stage) as pool,
     ):
-        reward = RewardMix(
+        mix = RewardMix(
             weights, options=stage.reward_options, prefilled=prefilled(sample_example), pool=pool,
-            tasks={name: stage.tasks_of(name) for name in weights if name in stage.reward_tasks})
+            tasks={name: stage.tasks_of(name) for name in weights.names if name in stage.reward_tasks})
         first = checkpoints.latest() or 0
         part, position = '', {'task': stage.task, 'examples': 0}
         if first:
@@ -317,7 +318,7 @@ def run(stage: GRPOStage, inputs: Inputs, folder: pathlib.Path) -> Artifact:
                         seed=inputs.seed)
                 paying = models if part == 'final' or stage.final is None else {}
                 engine.params = reshard(state.params, cfg=cfg, sharding=decoding, dtype=cfg.dtype)
-                scored, metrics = collect(stage, engine, tokenizer, examples, reward, paying, step, clock)
+                scored, metrics = collect(stage, engine, tokenizer, examples, mix, paying, step, clock)
                 engine.params = None  # training needs the room
                 sequences, advantages_B = prepare(stage, scored, state.params, reference, cfg, training, step)
                 clock.lap('scoring')
@@ -364,9 +365,10 @@ def collect(
         missing = stage.prompts - (len(kept.rollouts) // stage.group if kept else 0)
         first = examples.position
         batch = [next(examples) for _ in range(missing)]
-        rollouts = sample(engine, tokenizer, batch, range(first, first + missing), stage.group, step)
+        payroll = Payroll(reward, missing, stage.group, first, step)
+        rollouts = sample(engine, tokenizer, batch, range(first, first + missing), stage.group, step, payroll.add)
         clock.lap('sampling')
-        new = pay(rollouts, stage.group, step, reward, models)
+        new = pay(rollouts, payroll, step, models)
         clock.lap('rewards')
         seen = seen.join(new) if seen else new
         if not stage.resample_rounds:

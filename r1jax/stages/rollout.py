@@ -1,7 +1,7 @@
 """From examples to sampled text and back to rows: what training and evaluation share."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -48,9 +48,13 @@ class Rollout:
 
 
 def sample(
-    engine: Engine, tokenizer: Tokenizer, examples: Sequence[rewards.Example], prompt_ids: Sequence[int], n: int, step: int
+    engine: Engine, tokenizer: Tokenizer, examples: Sequence[rewards.Example], prompt_ids: Sequence[int], n: int, step: int,
+    on_finished: Callable[[Rollout], None] | None = None,
 ) -> list[Rollout]:
-    """Samples every example n times; rollouts come back ordered by example, then by sample."""
+    """Samples every example n times; rollouts come back ordered by example, then by sample.
+
+    on_finished: called with each rollout as soon as it is there, the quick ones first, while others are sampled.
+    """
     prompts = {}
     for prompt_id, example in zip(prompt_ids, examples, strict=True):
         bos = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
@@ -59,9 +63,11 @@ def sample(
     found = {}
     for completion in engine.generate(requests, step):
         example, prompt = prompts[completion.prompt_id]
-        found[completion.prompt_id, completion.sample] = Rollout(
+        rollout = found[completion.prompt_id, completion.sample] = Rollout(
             example, completion.prompt_id, completion.sample, prompt, completion.tokens, completion.logprobs,
             completion.finished, tokenizer.decode(completion.tokens, continues=True))
+        if on_finished is not None:
+            on_finished(rollout)
     return [found[prompt_id, i] for prompt_id in prompts for i in range(n)]
 
 

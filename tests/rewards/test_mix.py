@@ -1,7 +1,9 @@
 """The weighted sum, in this process and in workers."""
 
+import dataclasses
 import os
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -49,13 +51,50 @@ def test_total_and_components():
     assert output.info['accuracy'].tolist() == [1, 1, 0, 0, 0]
     assert output.info['format'].tolist() == [1, 0, 1, 0, 0]
     assert output.values.tolist() == [1.5, 1, 0.5, 0, 0]
-    for key in ('accuracy/ungraded', 'timeouts', 'crashes'):
+    for key in ('accuracy/ungraded', 'timeouts', 'crashes', 'unparseable'):
         assert output.info[key].tolist() == [0] * 5
 
 
 def test_weight_0_is_reported_and_does_not_count():
     output = RewardMix({'accuracy': 1, 'language': 0})(*batch(['so 错<answer>81</answer>']))
     assert output.values.tolist() == [1] and output.info['language'].tolist() == [0.5]
+
+
+def test_products():
+    mix = RewardMix('accuracy*format=2,format=0.5', tasks={'format': ('arithmetic',)})
+    output = mix(*batch(TEXTS))
+    assert output.info['accuracy'].tolist() == [1, 1, 0, 0, 0] and output.values.tolist() == [2.5, 0, 0.5, 0, 0]
+    completions, examples = batch([GOOD])
+    other = [dataclasses.replace(examples[0], task='math')]
+    assert mix(completions, other).values.tolist() == [0]  # a factor that is not for the task
+    assert np.isnan(mix(completions, other).info['format'])
+
+
+def test_unparseable_is_told_once_for_all_rewards():
+    @register('unreadable')
+    def unreadable(completions, examples):
+        flags = np.array(['?' in c.text for c in completions], np.float32)
+        return base.RewardOutput(1 - flags, {'unparseable': flags})
+
+    output = RewardMix('unreadable=1,format=1', tasks={'unreadable': ('arithmetic',)})(*batch(['?', GOOD]))
+    assert output.info['unparseable'].tolist() == [1, 0]
+
+
+def test_workers_begin_before_the_outcome_is_asked_for(tmp_path):
+    (tmp_path / 'marks.py').write_text(
+        'import pathlib\n\n\ndef mark(completions, examples, *, folder):\n'
+        '    for c in completions:\n        (pathlib.Path(folder) / c.text).touch()\n    return [1.0] * len(completions)\n')
+    name = f'{tmp_path}/marks.py:mark'
+    with WorkerPool(1, 20) as pool:
+        mix = RewardMix({name: 1}, options={name: {'folder': str(tmp_path)}}, pool=pool)
+        wait = mix.begin(*batch(['a', 'b']))
+        for _ in range(6000):
+            if (tmp_path / 'b').exists():
+                break
+            time.sleep(0.01)
+        assert (tmp_path / 'b').exists()
+        assert mix.ahead and wait().values.tolist() == [1, 1]
+    assert not RewardMix('format=1').ahead
 
 
 def test_options():

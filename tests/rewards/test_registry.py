@@ -16,6 +16,7 @@ from r1jax.rewards import (
     names,
     parse_weights,
     register,
+    reward,
 )
 
 
@@ -96,6 +97,23 @@ def test_parse_weights():
     assert parse_weights('accuracy=1,format=0.5') == {'accuracy': 1.0, 'format': 0.5}
     assert list(parse_weights(' format = -1e-1 , accuracy=0,')) == ['format', 'accuracy']
     assert parse_weights({'accuracy': 1, 'format': 0.5}) == {'accuracy': 1.0, 'format': 0.5}
+    assert parse_weights('accuracy=+1,format=1e+1') == {'accuracy': 1.0, 'format': 10.0}
+
+
+def test_sums_and_products_of_rewards():
+    written = parse_weights('accuracy * format + 0.5*language')
+    assert written == {'accuracy*format': 1.0, 'language': 0.5}
+    assert written.names == ('accuracy', 'format', 'language') and written['accuracy*format'] == 1
+    assert written == reward('accuracy') * reward('format') + 0.5 * reward('language')
+    assert parse_weights(str(written)) == written == parse_weights(written)
+    # (accuracy + 2 language) (format + language), multiplied out; equal terms are added up.
+    product = (reward('accuracy') + reward('language') * 2) * (reward('format') + reward('language'))
+    assert product == {
+        'accuracy*format': 1, 'accuracy*language': 1, 'language*format': 2, 'language*language': 2}
+    assert reward('format') * reward('accuracy') + reward('accuracy') * reward('format') == {'format*accuracy': 2}
+    assert parse_weights('accuracy*format=2,accuracy') == {'accuracy*format': 2.0, 'accuracy': 1.0}
+    with pytest.raises(TypeError):
+        reward('accuracy') + 'format'
 
 
 @pytest.mark.parametrize('weights, words', [
@@ -103,7 +121,9 @@ def test_parse_weights():
     ('accuracy=1,fromat=1', "did you mean 'format'"),
     ({'accurcy': 1}, "did you mean 'accuracy'"), ('accuracy=one', "not a number: 'one'"),
     ('accuracy=', 'not a number'),
-    ('accuracy', "write 'accuracy=1'"), ('accuracy=1,accuracy=2', 'given twice'), ('accuracy=nan', 'finite'),
+    ('accuracy=1,0.5', "'0.5' names no reward"), ('format*accuracy=1,accuracy*format=2', 'given twice'),
+    ('accuracy*fromat=1', "did you mean 'format'"), ('accuracy*=1', "no reward ''"),
+    ('accuracy=1,accuracy=2', 'given twice'), ('accuracy=nan', 'finite'),
     ('accuracy=inf', 'finite'),
     ({'accuracy': None}, 'not a number'), ('', 'no rewards are named'), (' , ', 'no rewards'),
     ({}, 'no rewards'), ('=1', "no reward ''"),
