@@ -103,23 +103,43 @@ def _plan(args: argparse.Namespace) -> None:
         raise SystemExit(1)
 
 
-def _score(args: argparse.Namespace) -> None:
-    from r1jax.rewards.score import score_file
+def _reward_options(text: str) -> dict[str, dict]:
     try:
-        options = json.loads(args.reward_options)
+        options = json.loads(text)
     except ValueError as error:
         raise UserError(f'--reward_options is not valid JSON: {error}') from error
     if not isinstance(options, dict) or not all(isinstance(value, dict) for value in options.values()):
         raise UserError('--reward_options must look like {"overlong": {"max_length": 512, "cache": 64}}')
+    return options
+
+
+def _score(args: argparse.Namespace) -> None:
+    from r1jax.rewards.score import score_file
     scored = score_file(
-        args.source, args.out, args.rewards, options=options, prefilled=args.prefilled, workers=args.workers,
-        timeout_s=args.timeout_s)
+        args.source, args.out, args.rewards, options=_reward_options(args.reward_options), prefilled=args.prefilled,
+        workers=args.workers, timeout_s=args.timeout_s)
     for error in scored.errors:
         print(f'r1jax: {error}', file=sys.stderr)
     print(json.dumps({
         'rows': scored.rows, 'failed': scored.failed, 'reward': scored.reward, 'rewards': dict(scored.rewards)}, indent=2))
     if scored.failed == scored.rows:
         raise UserError(f"none of the {scored.rows} rows of '{args.source}' could be scored; '{args.out}' says why")
+
+
+def _audit(args: argparse.Namespace) -> None:
+    from r1jax.rewards import audit
+    from r1jax.rewards.mix import RewardMix
+    from r1jax.rewards.pool import WorkerPool
+    with WorkerPool(args.workers, args.timeout_s) as pool:
+        mix = RewardMix(
+            args.rewards, options=_reward_options(args.reward_options), prefilled=audit.opens_thought(args.template),
+            pool=pool)
+        findings = audit.audit(mix, args.template)
+    print(audit.table(findings))
+    if args.out:
+        audit.write(args.out, findings)
+    if any(finding.pays for finding in findings):
+        raise SystemExit(1)
 
 
 def _tasks(args: argparse.Namespace) -> None:
@@ -272,14 +292,19 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     add = score.add_argument
     add('--in', required=True, dest='source', metavar='FILE', type=Path, help='a .jsonl or .parquet file')
     add('--out', required=True, metavar='FILE', type=Path, help='the file to write, of either kind')
-    add('--rewards', required=True, metavar='NAME=WEIGHT,...',
-        help="as in 'accuracy=1,format=0.5,my_rewards.py:brevity=0.1', see `r1jax tasks`")
-    add('--reward_options', default='{}', metavar='JSON',
-        help='options of single rewards: {"overlong": {"max_length": 512, "cache": 64}}')
     add('--prefilled', action='store_true', help='the prompts ended with <think>, which completions therefore lack')
-    add('--workers', type=_at_least(int, 1), default=2, metavar='N', help='processes (default %(default)s)')
-    add('--timeout_s', type=_at_least(float, 0.01), default=5.0, metavar='S',
-        help='the longest that rewards may take for a completion (default %(default)s)')
+    _add_rewards(add)
+
+    audit = command(
+        'audit', _audit, 'see whether a mix of rewards pays for tricks',
+        'Scores honest responses and adversarial ones (several answers, the question as the answer, spam of tags, programs\n'
+        'that attack their tests, ...) to a few problems of every sort, and prints the most that each trick earned. Exits\n'
+        'with 1 where one earns more than an honest wrong answer does.',
+        'python -m r1jax audit --rewards="accuracy=1,format=0.5"')
+    _add_rewards(audit.add_argument)
+    add = audit.add_argument
+    add('--template', default='r1_zero', metavar='NAME', help='whose prompts and responses are tried (default %(default)s)')
+    add('--out', metavar='FILE', type=Path, help='also write each completion and what it earned to this file, as JSON lines')
 
     command('tasks', _tasks, 'list the tasks, rewards and models that experiments can name', '',
             'python -m r1jax tasks')
@@ -289,6 +314,18 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
         'python -m r1jax report --workdir=runs/r1_zero')
     report.add_argument('--workdir', required=True, metavar='DIR', type=Path, help="the run's folder")
     return parser, dict(commands.choices)
+
+
+def _add_rewards(add: Callable) -> None:
+    """The flags of commands that compute rewards."""
+    add('--rewards', required=True, metavar='NAME=WEIGHT,...',
+        help="as in 'accuracy=1,format=0.5,my_rewards.py:brevity=0.1' or 'accuracy*format + 0.1*language'; for names see "
+             '`r1jax tasks`')
+    add('--reward_options', default='{}', metavar='JSON',
+        help='options of single rewards: {"overlong": {"max_length": 512, "cache": 64}}')
+    add('--workers', type=_at_least(int, 1), default=2, metavar='N', help='processes (default %(default)s)')
+    add('--timeout_s', type=_at_least(float, 0.01), default=5.0, metavar='S',
+        help='the longest that rewards may take for a completion (default %(default)s)')
 
 
 def _take_overrides(argv: Sequence[str]) -> tuple[list[str], list[tuple[str, str]]]:

@@ -197,7 +197,7 @@ def test_tasks_lists_what_can_be_named(monkeypatch, capsys):
 
 
 @pytest.mark.parametrize('argv, said', [
-    ([], 'no command given (known: run, eval, sample, import, export, plan, score, tasks, report; see r1jax --help)'),
+    ([], 'no command given (known: run, eval, sample, import, export, plan, score, audit, tasks, report; see r1jax --help)'),
     (['rnu'], "unknown command 'rnu' (did you mean 'run'?)"),
     (['--verison'], "unknown flag '--verison' of r1jax"),
     (['run', '--cnfig=x'], "'--cnfig' of r1jax run (did you mean '--config'?)"),
