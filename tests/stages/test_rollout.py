@@ -16,10 +16,10 @@ CASES = [{'stdin': '1 2\n', 'stdout': '3\n'}, {'stdin': '', 'stdout': '{"'}]
     ids=['none', 'text', 'a text that begins like a list', 'list of asserts', 'cases'])
 def test_what_the_rewards_saw_comes_back_from_a_stored_row(tmp_path, tests, back):
     example = Example(
-        prompt='Sum? <think>', answer='3', task='code', language='en', tests=tests, kind='function', difficulty=2, id='sum/7',
+        prompt='Sum? <think>', answer='3', task='code', language='en', tests=tests, kind='function', difficulty=2, id='7',
         options=('3', 'a\nb'), question='Sum?')
     rollout = Rollout(
-        example, 2**40, 5, np.arange(3, dtype=np.int32), np.arange(4, dtype=np.int32), np.zeros(4, np.float32), False, 'so 3')
+        example, 2**40, 5, np.arange(3, dtype=np.int32), np.arange(4, dtype=np.int32), np.zeros(4, np.float32), False, '3')
     path = write_rollouts(tmp_path / 'a.parquet', [row(rollout, 9, reward=1.0, components={}, advantage=None)])
     completion, read = read_row(as_rows(read_rollouts(path))[0])
     assert completion == rollout.for_rewards(9)
