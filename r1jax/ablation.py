@@ -26,6 +26,7 @@ import itertools
 import json
 import os
 import pathlib
+import re
 import typing
 import warnings
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -67,6 +68,7 @@ _PANELS = (
     ('format_rate', 'format', 'share that has the format'),
     ('language_consistency', 'language', "share in the question's language"),
 )
+_PASS = re.compile(r'pass@1/T=[\d.]+/all')
 _TEXT_WIDTH = 125
 
 
@@ -91,7 +93,7 @@ class Mix:
 Mixes = Mapping[str, str | Mapping[str, Any]]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Grid:
     """A table that shows itself: a caption, a header, and rows of text."""
 
@@ -99,7 +101,7 @@ class Grid:
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         table = Table(title=Text(self.caption), title_justify='left', box=box.SIMPLE_HEAD)
         for index, name in enumerate(self.header):
             table.add_column(Text(name), justify='right' if index else 'left', no_wrap=True)
@@ -116,7 +118,7 @@ class Grid:
 # ---- stored rollouts ----
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Rollouts:
     """Stored completions in whole groups.
 
@@ -157,7 +159,7 @@ class Rollouts:
         """What a completion is called, 'step 6, problem 83, sample 4'."""
         return f'step {self.step_B[index]}, problem {self.prompt_id_B[index]}, sample {self.sample_B[index]}'
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         shown = ', '.join(map(str, self.steps)) if len(self.steps) <= 8 else f'{self.steps[0]} to {self.steps[-1]}'
         paid = f", paid by '{self.paid.rewards}'" if self.paid else ''
         return (f'{len(self.completions)} completions in {self.groups} groups of {self.group} '
@@ -314,7 +316,7 @@ class Scored:
         return parts | ({'the rest': rest_B} if (np.abs(rest_B) > 10 * noise).any() else {})
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Rescored:
     """The same rollouts under several mixes, by name; the first is what the others are compared with."""
 
@@ -408,14 +410,14 @@ class Rescored:
             ('mix', 'rewards', 'mean reward', 'groups without variance', 'rank correlation', 'another best', 'sign flips'),
             tuple(rows))
 
-    def __str__(self) -> str:
-        return str(self._summary)
+    def __repr__(self) -> str:
+        return repr(self._summary)
 
     def _repr_html_(self) -> str:
         return self._summary._repr_html_()
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Comparison:
     """Two mixes on the same groups.
 
@@ -454,14 +456,14 @@ class Comparison:
             f"'{a}' against '{b}'",
             ('', 'groups', f'without variance: {a}', b, 'rank correlation', 'another best', 'sign flips'), tuple(rows))
 
-    def __str__(self) -> str:
-        return str(self._grid)
+    def __repr__(self) -> str:
+        return repr(self._grid)
 
     def _repr_html_(self) -> str:
         return self._grid._repr_html_()
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Correlations:
     """Pearson's correlation of rewards' deviations from their group's mean: no advantage has differences between groups.
 
@@ -479,14 +481,14 @@ class Correlations:
             'correlation of rewards within groups', ('', *self.names),
             tuple((name, *map(_number, row_C)) for name, row_C in zip(self.names, self.matrix_CC, strict=True)))
 
-    def __str__(self) -> str:
-        return str(self._grid)
+    def __repr__(self) -> str:
+        return repr(self._grid)
 
     def _repr_html_(self) -> str:
         return self._grid._repr_html_()
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Flips:
     """Completions whose advantage changes its sign, the greatest change first, each beside the one that it gave way to.
 
@@ -560,7 +562,7 @@ class Flips:
         return Grid("weight * (left - group's mean) under each mix; * turned it",
                     ('reward', 'left', 'right', "group's mean", a, b), tuple(rows))
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         pieces = [self._head]
         for index, rival in self.shown:
             sides = Table(box=box.SIMPLE_HEAD, expand=True)
@@ -568,7 +570,7 @@ class Flips:
                 sides.add_column(
                     Text(f'{self.table.rollouts.name(here)}: {self._advantages(here)}'), ratio=1, overflow='fold')
             sides.add_row(*(Text(self.table.rollouts.completions[here].text.strip()) for here in (index, rival)))
-            pieces += [self._question(index), _as_text(sides, width=_TEXT_WIDTH), str(self._reasons(index, rival))]
+            pieces += [self._question(index), _as_text(sides, width=_TEXT_WIDTH), repr(self._reasons(index, rival))]
         return '\n'.join(pieces)
 
     def _repr_html_(self) -> str:
@@ -637,7 +639,7 @@ def _levels(reward_B: np.ndarray) -> np.ndarray:
 # ---- short runs ----
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Arms:
     """What the GRPO stages of a run have left.
 
@@ -653,21 +655,25 @@ class Arms:
     metrics: dict[str, dict[str, np.ndarray]]
     figures: dict[str, dict[str, Any]]
 
+    def pass_at_1(self, model: str) -> dict[str, float] | None:
+        """The figure of a model: mean, low and high of its 95% interval, and n problems. None where it was not measured."""
+        return next((figure for name, figure in self.figures.get(model, {}).items() if _PASS.fullmatch(name)), None)
+
     @functools.cached_property
     def _grid(self) -> Grid:
         rows = []
         for arm in [BASE] * (BASE in self.figures) + list(self.rewards):
-            known = self.metrics.get(arm, {})
+            known, measured = self.metrics.get(arm, {}), self.pass_at_1(arm)
             rows.append((
                 arm, self.rewards.get(arm, ''),
                 *(f'{_number(known[key][0])} -> {_number(known[key][-1])}' if key in known else '' for key, *_ in _PANELS),
-                _measured(self.figures.get(arm, {}))))
+                f'{measured["mean"]:.3f} [{measured["low"]:.3f}, {measured["high"]:.3f}]' if measured else ''))
         return Grid(
             'first step -> last step, in training; pass@1 [95% interval] on held-out problems after it',
             ('arm', 'rewards', *(name for _, name, _ in _PANELS), 'pass@1'), tuple(rows))
 
-    def __str__(self) -> str:
-        return str(self._grid)
+    def __repr__(self) -> str:
+        return repr(self._grid)
 
     def _repr_html_(self) -> str:
         return self._grid._repr_html_()
@@ -732,13 +738,6 @@ def read_arms(workdir: str | os.PathLike[str]) -> Arms:
     summary = workdir / 'summary.json'
     figures = json.loads(summary.read_text())['stages'] if summary.exists() else {}
     return Arms(workdir, {name: rewards[name] for name in done}, metrics, figures)
-
-
-def _measured(figures: Mapping[str, Any]) -> str:
-    for name, figure in figures.items():
-        if name.startswith('pass@1/') and name.count('/') == 2 and name.endswith('/all'):
-            return f'{figure["mean"]:.3f} [{figure["low"]:.3f}, {figure["high"]:.3f}]'
-    return ''
 
 
 # ---- pictures ----
