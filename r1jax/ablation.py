@@ -76,17 +76,20 @@ _TEXT_WIDTH = 125
 class Mix:
     """What is paid, and how it becomes an advantage: these settings of a GRPO stage, by the names that they have there.
 
+    Reward models are no part of it: they are not asked again, and those of an experiment pay in each of its arms.
+
     Attributes:
         rewards: weights by name, 'accuracy=1,format=0.5'.
         reward_options: options of single rewards by name, {'overlong': {'max_length': 96, 'cache': 32}}.
         reward_tasks: which tasks a reward is for, {'accuracy': 'math+code'}; all where it is not named.
-        advantage_std: whether advantages are divided by the group's standard deviation.
+        advantage_std: whether advantages are divided by the group's standard deviation. None: as the run that is scored
+            again has it, or the experiment that trains.
     """
 
     rewards: str
     reward_options: dict[str, dict[str, int | float | bool | str]] = dataclasses.field(default_factory=dict)
     reward_tasks: dict[str, str] = dataclasses.field(default_factory=dict)
-    advantage_std: bool = True
+    advantage_std: bool | None = None
 
 
 # By name: weights like 'accuracy=1,format=0.5', or a mapping with fields of Mix.
@@ -602,9 +605,11 @@ def rescore(rollouts: Rollouts, mixes: Mixes) -> Rescored:
         UserError: no mix, unknown rewards, options or fields, or an example that a reward cannot score.
     """
     scored = {}
+    divided = rollouts.paid is None or rollouts.paid.advantage_std is not False
     for name, mix in _parse(mixes).items():
         reward_B, components = _pay(rollouts, mix)
-        advantage_B = group_advantages(reward_B, rollouts.group, normalize_std=mix.advantage_std)
+        advantage_B = group_advantages(
+            reward_B, rollouts.group, normalize_std=divided if mix.advantage_std is None else mix.advantage_std)
         scored[name] = Scored(mix, reward_B, advantage_B, components)
     return Rescored(rollouts, scored)
 
@@ -708,7 +713,9 @@ def run_arms(
     stage = next(iter(config.stages.values())).to_dict()
     stage['steps'] = steps
     stage['inputs'] = {**stage.get('inputs', {}), MODEL: BASE}
-    config.stages = ConfigDict({name: stage | to_dict(mix) for name, mix in _parse(mixes).items()})
+    config.stages = ConfigDict({
+        name: stage | {key: value for key, value in to_dict(mix).items() if value is not None}
+        for name, mix in _parse(mixes).items()})
     config.name = f'{config.name}-ablation'
     config.base = base or config.get('base', '')
     if config.get('evaluation') and 'main' in config.evaluation.suites:
