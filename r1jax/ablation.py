@@ -10,7 +10,7 @@
 
 Rescoring takes seconds and says which way each completion would have been pushed: its advantage within its group. It says
 so of samples that one policy drew, and nothing of what a policy becomes: for that `run_arms` trains. Both take the same
-mixes, and rewards that a notebook's cell has registered. Everything is computed in this process.
+mixes, and rewards that a notebook's cell has registered.
 
 What comes back shows itself as HTML in a notebook and as text elsewhere. Dimensions: B = P * G completions in P groups of
 G samples, group after group; C rewards; S steps; F completions whose advantage changes its sign.
@@ -46,8 +46,9 @@ from r1jax.errors import UserError, nearest
 from r1jax.learning.grpo import REWARD_TOLERANCE, group_advantages, zero_variance_groups
 from r1jax.parallel.mesh import split_cpu
 from r1jax.pipeline import BASE, run_experiment
-from r1jax.rewards.base import Completion, Example, parse_weights, short_name
+from r1jax.rewards.base import Completion, Example, RewardOutput, parse_weights, short_name
 from r1jax.rewards.mix import RewardMix
+from r1jax.rewards.pool import WorkerPool
 from r1jax.runtime.metrics import read_metrics
 from r1jax.runtime.rollouts import LATER, as_rows, read_rollouts
 from r1jax.stages.base import MODEL
@@ -56,6 +57,8 @@ from r1jax.stages.rollout import prefilled, read_row
 if typing.TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+# Seconds that a reward may take, as a GRPO stage has it.
+TIMEOUT_S = 10.0
 EXPERIMENT = 'experiments/tiny/r1_zero.py'
 # Where a file that `excerpt` wrote keeps the settings of the stage that paid.
 _SETTINGS = b'r1jax.grpo'
@@ -175,8 +178,8 @@ class Rollouts:
 def load(path: str | os.PathLike[str], steps: Collection[int] | None = None) -> Rollouts:
     """Reads rollouts and checks that rescoring them under the run's own rewards gives what was paid, to float32.
 
-    What reward models paid is taken as it was stored, for they are not asked again. Where anything differs, a warning names
-    the first completion that does.
+    They are scored in as many workers as the run had. What reward models paid is taken as it was stored, for those are not
+    asked again. Where anything differs, a warning names the first completion that does.
 
     Args:
         path: a stage's folder of rollouts, or one file; of the working folder, or else of the checkout.
@@ -204,7 +207,7 @@ def load(path: str | os.PathLike[str], steps: Collection[int] | None = None) -> 
         return dataclasses.replace(rollouts, checked='What was paid for them is not known, so rescoring is not checked.')
     known = {field.name: settings[field.name] for field in dataclasses.fields(Mix) if field.name in settings}
     rollouts = dataclasses.replace(rollouts, paid=from_dict(Mix, known, f'the settings of {path}'))
-    sentence, fault = _check(rollouts, settings.get('reward_models', {}))
+    sentence, fault = _check(rollouts, settings)
     if fault and all(row[name] is None for row in rows for name in LATER):
         sentence += f' (The rollouts are older than the columns {", ".join(LATER)}, which rewards may read.)'
     if fault:
@@ -272,13 +275,17 @@ def _group_size(path: pathlib.Path, rows: Sequence[Mapping[str, Any]]) -> int:
     return usual
 
 
-def _check(rollouts: Rollouts, models: Mapping[str, float]) -> tuple[str, bool]:
+def _check(rollouts: Rollouts, settings: Mapping[str, Any]) -> tuple[str, bool]:
     """A sentence that says whether rescoring gives what was paid, and whether something is wrong."""
     try:
-        total_B, parts = _pay(rollouts, rollouts.paid)
-    except UserError as error:
-        return f"Rescoring under the run's own rewards fails: {error}.", True
-    for name, weight in models.items():  # before the last part of a stage they pay nothing, and nothing is stored
+        with _pool(settings.get('reward_workers', 0), settings.get('reward_timeout_s', TIMEOUT_S)) as pool:
+            output = _pay(rollouts, rollouts.paid, pool)
+    except Exception as error:  # whatever a user's reward may raise: the rollouts can be looked at in any case
+        name = '' if isinstance(error, UserError) else f'{type(error).__name__}: '
+        return f"Rescoring under the run's own rewards fails: {name}{error}.", True
+    total_B, parts = output.values, _values_by_reward(output.info)
+    # Before the last part of a stage they pay nothing, and nothing is stored.
+    for name, weight in settings.get('reward_models', {}).items():
         total_B = total_B + weight * np.nan_to_num(rollouts.components.get(name, np.zeros_like(total_B)))
     paid_B = rollouts.reward_B
     differs = np.flatnonzero(~(np.abs(total_B - paid_B) <= REWARD_TOLERANCE * np.maximum(1, np.abs(paid_B))))
@@ -594,23 +601,32 @@ class Flips:
         return f'{example.question or example.prompt[-300:]} (answer: {example.answer})'
 
 
-def rescore(rollouts: Rollouts, mixes: Mixes) -> Rescored:
+def rescore(rollouts: Rollouts, mixes: Mixes, *, workers: int = 0, timeout_s: float = TIMEOUT_S) -> Rescored:
     """Scores rollouts under several mixes, and finds each completion's advantage in its group.
 
     Args:
         mixes: name -> weights ('accuracy=1,format=0.5') or a mapping of `Mix`'s fields; the first is what others are
             compared with. Rewards may be registered ones, those of a notebook's cells included, or 'file.py:name'.
+        workers: processes that compute rewards, for rewards that may hang; 0 computes them in this one, where alone a cell's
+            rewards are known.
+        timeout_s: run time after which a worker is killed. Its completion gets 0, as in training, and a warning says so.
 
     Raises:
         UserError: no mix, unknown rewards, options or fields, or an example that a reward cannot score.
     """
     scored = {}
     divided = rollouts.paid is None or rollouts.paid.advantage_std is not False
-    for name, mix in _parse(mixes).items():
-        reward_B, components = _pay(rollouts, mix)
-        advantage_B = group_advantages(
-            reward_B, rollouts.group, normalize_std=divided if mix.advantage_std is None else mix.advantage_std)
-        scored[name] = Scored(mix, reward_B, advantage_B, components)
+    with _pool(workers, timeout_s) as pool:
+        for name, mix in _parse(mixes).items():
+            output = _pay(rollouts, mix, pool)
+            lost = int(output.info['timeouts'].sum() + output.info['crashes'].sum())
+            if lost:
+                warnings.warn(
+                    f"the mix '{name}': rewards of {lost} completions took more than {timeout_s:g} s or crashed their "
+                    'process, and these have 0', stacklevel=2)
+            advantage_B = group_advantages(
+                output.values, rollouts.group, normalize_std=divided if mix.advantage_std is None else mix.advantage_std)
+            scored[name] = Scored(mix, output.values, advantage_B, _values_by_reward(output.info))
     return Rescored(rollouts, scored)
 
 
@@ -621,14 +637,16 @@ def _parse(mixes: Mixes) -> dict[str, Mix]:
             for name, mix in mixes.items()}
 
 
-def _pay(rollouts: Rollouts, mix: Mix) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Returns the reward, float32 [B], and what each component says."""
+def _pool(workers: int, timeout_s: float) -> contextlib.AbstractContextManager[WorkerPool | None]:
+    return WorkerPool(workers, timeout_s) if workers else contextlib.nullcontext()
+
+
+def _pay(rollouts: Rollouts, mix: Mix, pool: WorkerPool | None) -> RewardOutput:
     tasks = {name: tasks.split('+') for name, tasks in mix.reward_tasks.items()}
     # As in training the first example tells the template.
     reward = RewardMix(
-        mix.rewards, options=mix.reward_options, tasks=tasks, prefilled=prefilled(rollouts.examples[0]))
-    output = reward(rollouts.completions, rollouts.examples)
-    return output.values, _values_by_reward(output.info)
+        mix.rewards, options=mix.reward_options, tasks=tasks, prefilled=prefilled(rollouts.examples[0]), pool=pool)
+    return reward(rollouts.completions, rollouts.examples)
 
 
 def _centred(values_B: np.ndarray, group: int) -> np.ndarray:

@@ -349,6 +349,30 @@ def test_rewards_of_a_cell_and_of_a_file_can_be_mixed(rollouts, tmp_path):
     np.testing.assert_allclose(table.scored['file'].parts(G)['first'], [-1.5, -.5, .5, 1.5] * 3)
 
 
+def test_a_reward_that_hangs_is_killed_in_a_worker_and_told_of(rollouts, tmp_path):
+    (tmp_path / 'slow.py').write_text(
+        'import time\ndef slow(completions, examples):\n'
+        '  time.sleep(60 * any(c.n_tokens == 2 for c in completions))\n  return [1.0] * len(completions)\n')
+    mixes = {'slow': f'{tmp_path}/slow.py:slow=1'}
+    with pytest.warns(UserWarning, match="the mix 'slow': rewards of 1 completions took more than 0.5 s") as seen:
+        table = ablation.rescore(rollouts, mixes, workers=2, timeout_s=0.5)
+    assert table.scored['slow'].reward_B.tolist() == [1, 1, 0] + [1] * 9 and seen[0].filename == __file__
+    # The check of a run that had workers has them as well.
+    stored = tmp_path / 'config.json'
+    stored.write_text(json.dumps(json.loads(stored.read_text()) | {
+        'rewards': mixes['slow'], 'reward_workers': 1, 'reward_timeout_s': 0.5}))
+    with pytest.warns(UserWarning, match='another reward'):
+        ablation.load(tmp_path / 'rollouts')
+
+
+def test_a_run_whose_reward_is_broken_can_still_be_looked_at(tmp_path):
+    folder = write_run(tmp_path)
+    (tmp_path / 'broken.py').write_text('def broken(completions, examples):\n  return 1 / 0\n')
+    (tmp_path / 'config.json').write_text(json.dumps({'kind': 'grpo', 'rewards': f'{tmp_path}/broken.py:broken=1'}))
+    with pytest.warns(UserWarning, match='fails: ZeroDivisionError: division by zero'):
+        assert ablation.load(folder).groups == 3
+
+
 @pytest.mark.parametrize('mixes, sentence', [
     ({}, 'there is no mix'),
     ({'a': 'acuracy=1'}, "no reward 'acuracy'.*did you mean 'accuracy'"),
