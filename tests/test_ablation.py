@@ -400,6 +400,8 @@ def test_the_summary_compares_with_the_first(rollouts):
     assert lines[2][:4] == ['short', 'accuracy=0.5,overlong=1', f'{np.mean(EXPECTED["short"]):.3f}', '33.3%']
     assert lines[2][4:] == [f'{np.nanmean(versus.rank_correlation_P):.2f}', '66.7%', f'{versus.flipped_B.mean():.1%}']
     assert f'<td style="text-align:left">{np.mean(EXPECTED["short"]):.3f}</td>' in table._repr_html_()
+    named = ablation.rescore(rollouts, {'<i>': 'format=1'})
+    assert '<td style="text-align:left">&lt;i&gt;</td>' in named._repr_html_() and '<i>' not in named._repr_html_()
 
 
 # ---- arms ----
