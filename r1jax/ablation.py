@@ -782,6 +782,8 @@ def plot_arms(arms: Arms) -> 'Figure':
                     metrics['step'], metrics[key], color=_COLOURS[index % len(_COLOURS)], label=arm,
                     marker=_MARKERS[index % len(_MARKERS)], markersize=5, markerfacecolor='none')
         ax.set(title=title, xlabel='step', ylabel=what)
+        ax.update_datalim([(1, 0)], updatex=False)
+        ax.autoscale_view()
         ax.set_ylim(bottom=0)
         ax.xaxis.get_major_locator().set_params(integer=True)
         ax.grid(alpha=0.3)
