@@ -39,7 +39,6 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
-from scipy import stats
 
 from r1jax.config import CHECKOUT, from_dict, load_experiment, to_dict
 from r1jax.errors import UserError, nearest
@@ -336,7 +335,7 @@ class Rescored:
     def compare(self, mix: str, other: str) -> 'Comparison':
         """How advantages and ranks differ between two mixes. Raises UserError for an unknown name."""
         a, b, group = self._get(mix), self._get(other), self.rollouts.group
-        ranks = [stats.rankdata(_levels(x.reward_B).reshape(-1, group), axis=1) for x in (a, b)]
+        ranks = [_mean_ranks(_levels(x.reward_B).reshape(-1, group)) for x in (a, b)]
         best = [rank_PG == rank_PG.max(axis=1, keepdims=True) for rank_PG in ranks]
         flat_P = [zero_variance_groups(x.reward_B, group) for x in (a, b)]
         first_PG, second_PG = (rank_PG - rank_PG.mean(axis=1, keepdims=True) for rank_PG in ranks)
@@ -391,7 +390,8 @@ class Rescored:
         parts: dict[str, np.ndarray] = {}
         for name, values_B in itertools.chain.from_iterable(x.components.items() for x in self.scored.values()):
             parts.setdefault(name, values_B)
-        ranks = {name: stats.rankdata(-_levels(x.reward_B[mine]), method='min') for name, x in self.scored.items()}
+        levels = {name: _levels(x.reward_B[mine]) for name, x in self.scored.items()}
+        ranks = {name: 1 + (level_G > level_G[:, None]).sum(axis=1) for name, level_G in levels.items()}
         rows = []
         for place in np.argsort(next(iter(ranks.values())), kind='stable'):
             index = mine[place]
@@ -652,6 +652,13 @@ def _pay(rollouts: Rollouts, mix: Mix, pool: WorkerPool | None) -> RewardOutput:
 def _centred(values_B: np.ndarray, group: int) -> np.ndarray:
     values_PG = values_B.astype(np.float64).reshape(-1, group)
     return (values_PG - values_PG.mean(axis=1, keepdims=True)).reshape(-1)
+
+
+def _mean_ranks(levels_PG: np.ndarray) -> np.ndarray:
+    """Ranks within each group, from 1 for the lowest; those that are equal share the mean of theirs."""
+    below_PGG = levels_PG[:, :, None] > levels_PG[:, None, :]
+    equal_PGG = levels_PG[:, :, None] == levels_PG[:, None, :]
+    return below_PGG.sum(axis=2) + (equal_PGG.sum(axis=2) + 1) / 2
 
 
 def _levels(reward_B: np.ndarray) -> np.ndarray:
