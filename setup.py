@@ -40,8 +40,9 @@ setuptools.setup(
         # torch and transformers are references that models and losses are compared with, nothing more.
         # libtpu is the compiler that plans are made with; it is there for Linux alone.
         'test': [
-            'gguf>=0.19', 'libtpu>=0.0.42; sys_platform == "linux" and platform_machine == "x86_64"', 'openai>=1.60',
-            'pytest>=8', 'pytest-xdist>=3.6', 'torch>=2.5', 'transformers>=4.50'],
-        'notebook': ['jupyterlab>=4', 'matplotlib>=3.9'],
+            'gguf>=0.19', 'ipykernel>=6.29', 'libtpu>=0.0.42; sys_platform == "linux" and platform_machine == "x86_64"',
+            'matplotlib>=3.9', 'nbclient>=0.10', 'nbformat>=5.10', 'openai>=1.60', 'pytest>=8', 'pytest-xdist>=3.6',
+            'torch>=2.5', 'transformers>=4.50'],
+        'notebook': ['ipykernel>=6.29', 'jupyterlab>=4', 'matplotlib>=3.9', 'nbclient>=0.10', 'nbformat>=5.10'],
     },
 )

@@ -20,8 +20,8 @@ NEVER = {'torch', 'transformers'}
 # A module imports from its own layer and lower ones; what has no layer (rewards, data, interop, runtime, ...)
 # may be imported by all and imports nothing from the stages upward.
 LAYERS = {
-    'models': 0, 'parallel': 0, 'sampling': 1, 'learning': 1, 'stages': 2, 'pipeline': 3, 'dry_run': 4, 'plan': 4,
-    '__main__': 5}
+    'models': 0, 'parallel': 0, 'sampling': 1, 'learning': 1, 'stages': 2, 'pipeline': 3, 'ablation': 4, 'dry_run': 4,
+    'plan': 4, '__main__': 5}
 STAGES = LAYERS['stages']
 
 

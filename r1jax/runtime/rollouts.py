@@ -1,7 +1,8 @@
 """What the model wrote, with what it was paid: completions as Parquet (zstd), one file a step.
 
 The columns are SCHEMA, the same for training rollouts and for evaluation samples, so that any Parquet reader
-can load a folder as one table. `rewards` is a map: stages differ in their components and the schema must not.
+can load a folder as one table. `rewards` is a map: stages differ in their components and the schema must not. All that a
+reward function reads of a problem is there (`stages.rollout.read_row`), so that a file can be scored again.
 """
 
 import os
@@ -34,7 +35,13 @@ SCHEMA = pa.schema([
     ('finished', pa.bool_()),          # False: cut at the maximum length
     ('reflection_words', pa.int32()),  # occurrences in the completion
     ('logprob_mean', pa.float32()),    # log-probability it was sampled with: mean over the tokens, in nats
+    ('id', pa.string()),               # the problem's name in its data set
+    ('question', pa.string()),         # the prompt without a template around it
+    ('options', pa.list_(pa.string())),  # texts of a multiple-choice question
+    ('tests', pa.string()),            # of code: asserts, or cases as JSON
 ])
+# Columns that older files lack. They are read as null.
+LATER = ('id', 'question', 'options', 'tests')
 _STEP_FILE = re.compile(r'step_(\d+)\.parquet')
 
 
@@ -73,7 +80,7 @@ def read_rollouts(path: str | os.PathLike[str], steps: Collection[int] | None = 
       columns: only these columns of SCHEMA, in this order; None for all.
 
     Returns:
-      A table with the columns of SCHEMA, empty if a folder holds no file.
+      A table with the columns of SCHEMA, empty if a folder holds no file; a column of LATER that a file lacks is null.
 
     Raises:
       UserError: if there is no such path, or a step that was asked for is not there.
@@ -90,8 +97,7 @@ def read_rollouts(path: str | os.PathLike[str], steps: Collection[int] | None = 
     else:
         files = [path] if path.is_file() else sorted(path.glob('[!.]*.parquet'))
     schema = SCHEMA if columns is None else pa.schema([SCHEMA.field(name) for name in columns])
-    tables = [pq.read_table(file, columns=schema.names, partitioning=None) for file in files]
-    return pa.concat_tables(table.cast(schema) for table in tables) if tables else schema.empty_table()
+    return pa.concat_tables(_read(file, schema) for file in files) if files else schema.empty_table()
 
 
 def as_rows(table: pa.Table) -> list[dict[str, Any]]:
@@ -101,6 +107,16 @@ def as_rows(table: pa.Table) -> list[dict[str, Any]]:
         if row.get('rewards') is not None:
             row['rewards'] = dict(row['rewards'])
     return rows
+
+
+def _read(file: pathlib.Path, schema: pa.Schema) -> pa.Table:
+    there = pq.read_schema(file).names
+    present = pa.schema([field for field in schema if field.name in there or field.name not in LATER])
+    table = pq.read_table(file, columns=present.names, partitioning=None).cast(present)
+    for index, field in enumerate(schema):
+        if field.name not in present.names:
+            table = table.add_column(index, field, pa.nulls(table.num_rows, field.type))
+    return table
 
 
 def _span(steps: list[int]) -> str:

@@ -65,7 +65,8 @@ def rollouts(rng, step, skill, problems, group):
                 'prompt': f'A conversation about sums.\nUser: {question[language]}\nAssistant:',
                 'completion': text, 'answer': str(a + b), 'reward': sum(parts.values()), 'rewards': parts,
                 'advantage': rng.gauss(0, 1), 'n_tokens': tokens, 'finished': finished,
-                'reflection_words': words, 'logprob_mean': -rng.random()})
+                'reflection_words': words, 'logprob_mean': -rng.random(),
+                'id': '', 'question': question[language], 'options': [], 'tests': ''})
     return rows
 
 

@@ -2,12 +2,13 @@
 
 import math
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from r1jax.errors import UserError
 from r1jax.runtime import rollouts
-from r1jax.runtime.rollouts import SCHEMA, as_rows, read_rollouts, step_path, steps_in, write_rollouts
+from r1jax.runtime.rollouts import LATER, SCHEMA, as_rows, read_rollouts, step_path, steps_in, write_rollouts
 
 
 def row(step=1, sample=0, **changes):
@@ -15,7 +16,8 @@ def row(step=1, sample=0, **changes):
             'language': 'de', 'difficulty': 2, 'prompt': 'Wer?', 'completion': '<think>天</think>',
             'answer': 'Ana', 'reward': 1.5, 'rewards': {'accuracy': 1.0, 'format': 0.5}, 'advantage': -0.25,
             'n_tokens': 7, 'finished': True,
-            'reflection_words': 0, 'logprob_mean': -1.5} | changes
+            'reflection_words': 0, 'logprob_mean': -1.5, 'id': 'order-7', 'question': 'Wer?',
+            'options': ['Ana', 'Bo'], 'tests': ''} | changes
 
 
 def test_rows_come_back_as_they_were(tmp_path):
@@ -80,3 +82,22 @@ def test_odd_values_do_not_lose_the_file(tmp_path):
     back, = as_rows(read_rollouts(tmp_path))
     assert back['completion'].startswith('a\ufffd') and back['completion'].endswith('b\x00')
     assert math.isnan(back['reward'])
+
+
+def test_a_file_from_before_a_column_is_read_with_nulls_there(tmp_path):
+    path = write_rollouts(step_path(tmp_path, 1), [row(), row(sample=1)])
+    whole = pq.read_table(path)
+    pq.write_table(whole.drop_columns(list(LATER)), path)
+    write_rollouts(step_path(tmp_path, 2), [row(step=2)])
+    table = read_rollouts(tmp_path)
+    assert table.schema.equals(SCHEMA)
+    assert table['id'].to_pylist() == [None, None, 'order-7'] and table['options'].to_pylist()[2] == ['Ana', 'Bo']
+    assert read_rollouts(tmp_path, steps=[1], columns=['tests', 'step']).to_pylist() == [{'tests': None, 'step': 1}] * 2
+    assert table.drop_columns(list(LATER)).slice(0, 2).equals(whole.drop_columns(list(LATER)))
+
+
+def test_a_file_without_any_other_column_is_still_refused(tmp_path):
+    path = write_rollouts(step_path(tmp_path, 1), [row()])
+    pq.write_table(pq.read_table(path).drop_columns(['n_tokens']), path)
+    with pytest.raises(pa.ArrowException):
+        read_rollouts(tmp_path)
