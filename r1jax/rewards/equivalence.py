@@ -107,7 +107,7 @@ _SPOKEN = {
     **dict.fromkeys((r'\mathbb{r}', 'all real numbers', 'all reals', '全体实数'), _ALL),
 }
 # What a program prints for no number at all is no answer.
-_NOTHING = frozenset({'nan', 'inf', '-inf', '+inf', 'null', 'none', 'n/a', 'na', 'undefined behavior', 'error'})
+_NOTHING = frozenset({'nan', 'inf', '-inf', '+inf', 'null', 'n/a'})
 
 
 def equal(gold: str, answer: str) -> bool:
@@ -137,7 +137,7 @@ def read(text: str) -> Form | None:
     if len(text) > MAX_CHARS:
         return None
     plain = _plain(text)
-    if not plain or plain.casefold() in _NOTHING or len(_LONG_WORD.findall(plain)) > MAX_WORDS or not re.search(r'[^\W_]|\\[a-z]|\{\}', plain) or _nesting(plain) is None:
+    if not plain or plain.casefold() in _NOTHING or len(_LONG_WORD.findall(plain)) > MAX_WORDS or not re.search(r'[^\W_]|\\[a-z]|\{\}|❴ ?❵', plain) or _nesting(plain) is None:
         return None
     try:
         return _read(plain)
@@ -184,7 +184,7 @@ def _plain(text: str) -> str:
     text = _RAISED.sub(lambda run: f'^{{{run[1].translate(_LEVEL)}}}', text)
     text = _LOWERED.sub(lambda run: f'_{{{run[1].translate(_LEVEL)}}}', text).translate(_TRANSLATED)
     text = unbox(text.strip().strip('`*').strip().removesuffix('.').removesuffix('。').strip())
-    text = text.replace('\\$', _DOLLAR).replace('\\%', '%').replace('{,}', '\\,').replace('\\&', '&')
+    text = text.replace('\\$', _DOLLAR).replace('\\%', '%').replace('{,}', '\\,').replace('\\degree', '°')
     if text.count('$') == 1:
         text = text.replace('$', _DOLLAR)
     text = _SPACES.sub(' ', _THIN.sub('', text.replace('$', ' ')))
@@ -234,7 +234,9 @@ def _split(text: str, pattern: re.Pattern) -> tuple[list[str], list[str]]:
 
 # Reading
 
-_ENVIRONMENT = re.compile(r'\\begin ?\{([a-z]*matrix|array|cases|dcases)\}(?: ?\{[lcr| ]*\})?(.*)\\end ?\{\1\}')
+_ENVIRONMENT = re.compile(
+    r'(?:(?P<name>[^=]{1,60}?) ?= ?)?\\begin ?\{(?P<kind>[A-Za-z]*matrix|array|cases|dcases)\}(?: ?\{[lcr| ]*\})?'
+    r'(?P<inside>.*)\\end ?\{(?P=kind)\}')
 _BREAK, _CELL = re.compile(_ROW), re.compile('&')
 _SEPARATOR = re.compile(r'[,;，；]|(?<![A-Za-z\\])(?:and|or|et|ou)(?![A-Za-z])|或者?|和')
 _UNION = re.compile(r'\\cup(?![A-Za-z])')
@@ -269,7 +271,8 @@ def _read(text: str, listed: bool = True) -> Form:
     if (form := _calendar(text)) is not None:
         return form
     if environment := _ENVIRONMENT.fullmatch(text):
-        return _environment(environment[1], environment[2])
+        form = _environment(environment['kind'], environment['inside'])
+        return form if environment['name'] is None else Named(re.sub(r'\s', '', environment['name']), form)
     if listed:
         parts, between = _split(text, _SEPARATOR)
         parts = [part for part, _ in zip(parts, [*between, ''], strict=True)]

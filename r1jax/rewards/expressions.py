@@ -40,8 +40,8 @@ _DECORATIONS = ('overline', 'overrightarrow', 'vec', 'hat', 'bar', 'tilde', 'wid
 _WORDS = '|'.join((*FUNCTIONS, 'pi', *(name for name in GREEK if len(name) > 2 and name.islower())))
 _TOKEN = re.compile(
     r'\\([A-Za-z]+)'
-    # 1e5 and 1.2e-3 are numbers; 2e-1 is Euler's number twice, less one.
-    r'|((?:\d+\.?(?=[eE]\d)|\d*\.\d+(?=[eE]))[eE][-+]?\d{1,3}(?!\d)|\d+(?:\.\d*)?|\.\d+)'
+    # 1e5, 1.2e-3 and 1e-05 are numbers; 2e-1 is Euler's number twice, less one.
+    r'|((?:\d+\.?(?=[eE](?:\d|[-+]0\d))|\d*\.\d+(?=[eE]))[eE][-+]?\d{1,3}(?!\d)|\d+(?:\.\d*)?|\.\d+)'
     rf'|({_WORDS})|([A-Z]{{2,}}|[A-Za-z])|(\*\*|[-+*/^_(){{}}\[\]|!%°\'])|(\s+)|(.)', re.DOTALL)
 _COMMANDS = {'cdot': '*', 'times': '*', 'ast': '*', 'div': '/', 'lvert': '|', 'rvert': '|', 'vert': '|', 'degree': '°'}
 _INVERSE = {'sin': 'arcsin', 'cos': 'arccos', 'tan': 'arctan', 'sinh': 'arcsinh', 'cosh': 'arccosh', 'tanh': 'arctanh'}

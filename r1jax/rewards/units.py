@@ -59,7 +59,7 @@ def unit_after(text: str) -> tuple[str, int, str, bool] | None:
     The second part is what a word like 'million' multiplies the number by. The last says that the unit is one letter, and so
     that the text may be a product. Behind a plain number any noun is a unit; behind an expression only the known ones are.
     """
-    if (angle := _ANGLE.fullmatch(text)) and not re.search(_DEGREES, angle[1]):
+    if (angle := _ANGLE.fullmatch(text)) and not re.search(rf'{_DEGREES}|sin|cos|tan|cot|sec|csc', angle[1]):
         return angle[1], 1, {'C': 'celsius', 'F': 'fahrenheit'}.get(angle[2], 'degree'), False
     if base := _BASE.fullmatch(text):
         return base[1], 1, f'base {base[2] or base[3]}', False
