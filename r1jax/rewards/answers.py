@@ -32,7 +32,8 @@ _JOINT = re.compile(r'[\W_]*(?:(?:and|or|et|ou|y|o|和|或|与|quad)[\W_]*)*(?:[
 _STATED = re.compile(
     r'(?:\b(?:final answer|answer|réponse(?: finale)?|respuesta(?: final)?)(?:\s+(?:is|est|es)\b\s*:?|\s*[:：])'
     r'|答案(?:是|为|[:：]))[\s*]*', re.IGNORECASE)
-_LEAD = re.compile(r'\W*(?:(?:so|thus|hence|therefore|donc|por lo tanto|así que|所以|因此)\W+)?(?:(?:the|my|our|la)\s+)?', re.IGNORECASE)
+_LEAD = re.compile(
+    r'\W*(?:(?:so|thus|hence|therefore|donc|por lo tanto|así que)\W+|(?:所以|因此)\W*)?(?:(?:the|my|our|la)\s+)?', re.IGNORECASE)
 _SENTENCE = re.compile(r'[.!?](?=\s|$)|。|\n')
 _HASHES = re.compile(r'^#### *(\S.*)$', re.MULTILINE)
 
@@ -87,20 +88,25 @@ class Box:
 def boxes_of(text: str) -> list[Box]:
     r"""Returns the \boxed{...} and \fbox{...} of a text that close, but those within another one, and each '\boxed 5'."""
     unclosed: list[re.Match] = []
-    found: list[tuple[int, int, str]] = []
+    found: list[tuple[int, int, slice]] = []
     for brace in _BRACE.finditer(text):
         if brace[0] in ('\\{', '\\}'):
             continue
         if brace[0].endswith(' '):
             bare = _BARE.match(text, brace.end())
-            found.append((brace.start(), bare.end(), bare[0].rstrip('.,;。，')))
+            shown = len(bare[0].rstrip('.,;。，'))
+            found.append((brace.start(), bare.end(), slice(bare.start(), bare.start() + shown)))
         elif brace[0] != '}':
             unclosed.append(brace)
         elif unclosed and (opening := unclosed.pop())[0] != '{':
+            inside = slice(opening.end(), brace.start())
+            n_before = len(found)
             while found and found[-1][0] > opening.start():
-                found.pop()
-            found.append((opening.start(), brace.end(), unbox(text[opening.end():brace.start()].strip())))
-    return [Box(*box) for box in found]
+                start, end, within = found.pop()
+            if len(found) == n_before - 1 and not (text[inside.start:start] + text[end:inside.stop]).strip():
+                inside = within  # a box of nothing but a box
+            found.append((opening.start(), brace.end(), inside))
+    return [Box(start, end, text[inside].strip()) for start, end, inside in found]
 
 
 def unbox(text: str) -> str:
