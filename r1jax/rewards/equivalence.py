@@ -615,12 +615,12 @@ def _as_words(text: str) -> Written:
 
 
 def _as_written(text: str) -> Written:
-    """Words in one spelling; LaTeX beyond the grammar without spaces and the braces around single characters."""
+    """Words in one spelling; LaTeX beyond the grammar without braces around one character, and spaces but between digits."""
     if '\\' not in text and re.search(r'[^\W\d_]{2}', text):
         return _as_words(text)
     if not re.search(r'\w', re.sub(r'\\[A-Za-z]+', '', text)):
         raise Refused('commands alone')
-    return Written(re.sub(r'\{(\w)\}', r'\1', re.sub(r'\s+', '', text)))
+    return Written(re.sub(r'\{(\w)\}', r'\1', re.sub(r'(?<!\d) | (?!\d)', '', text)))
 
 
 # Comparing
@@ -754,7 +754,8 @@ def _text(form: Form | None) -> str:
             return form.text
         case Items():
             parts = [_text(part) for part in form.parts]
-            return f'{form.kind}({"; ".join(sorted(parts) if form.kind in ("list", "set", "cases") else parts)})'
+            kind = 'set' if form.kind == 'list' else form.kind
+            return f'{kind}({"; ".join(sorted(parts) if form.kind in ("list", "set", "cases") else parts)})'
         case Intervals():
             return ' ∪ '.join(
                 f'{"(["[span.closed_low]}{_text(span.low)}; {_text(span.high)}{")]"[span.closed_high]}' for span in form.spans)

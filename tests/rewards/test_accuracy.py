@@ -173,7 +173,7 @@ def test_a_response_without_an_answer_is_unparseable():
 def test_where_the_prompt_asks_for_tags_nothing_else_is_an_answer():
     text, asked = r'so \boxed{81}', Example('... <answer> answer here </answer>. what is 37+58-14?', '81', 'math')
     assert score(text, SUM) == 1 and score(text, asked) == 0 and score(tagged(text), asked) == 1
-    assert score(tagged('80') + tagged('81'), asked) == 0
+    assert score(tagged('80') + '<answer> 81 </answer>', asked) == 0
     assert score(r'\boxed{A} \boxed{B}', CHOICE) == 0 and score(r'\boxed{B}', CHOICE) == 1
 
 
