@@ -33,7 +33,8 @@ _STATED = re.compile(
     r'(?:\b(?:final answer|answer|réponse(?: finale)?|respuesta(?: final)?)(?:\s+(?:is|est|es)\b\s*:?|\s*[:：])'
     r'|答案(?:是|为|[:：]))[\s*]*', re.IGNORECASE)
 _LEAD = re.compile(
-    r'\W*(?:(?:so|thus|hence|therefore|donc|por lo tanto|así que)\W+|(?:所以|因此)\W*)?(?:(?:the|my|our|la)\s+)?', re.IGNORECASE)
+    r'\W*(?:(?:so|thus|hence|therefore|donc|por lo tanto|así que)\W+|(?:所以|因此)\W*)?(?:(?:the|my|our|la)\s+)?',
+    re.IGNORECASE)
 _SENTENCE = re.compile(r'[.!?](?=\s|$)|。|\n')
 _HASHES = re.compile(r'^#### *(\S.*)$', re.MULTILINE)
 
@@ -48,8 +49,9 @@ def extract_answer(text: str, prefilled: bool = False, tagged: bool = False) -> 
       two answers has none. An answer tag inside an answer makes both malformed. Of the content the boxes count if it has
       any, else what follows 'the answer is' at its beginning, else all of it.
     - With `tagged`, because the prompt asked for the tags, nothing else is an answer. Where it did not, and no answer tag
-      stands there, the answer is, in this order: the boxes (\boxed{}, \fbox{}, '\boxed 5'); the rest of the sentence after the
-      last 'the answer is', 'answer:', 'la réponse est', 'la respuesta es' or '答案是'; the last line that begins with '####'.
+      stands there, the answer is, in this order: the boxes (\boxed{}, \fbox{}, '\boxed 5'); the rest of the sentence after
+      the last 'the answer is', 'answer:', 'la réponse est', 'la respuesta es' or '答案是'; the last line that begins with
+      '####'.
 
     Several boxes are the parts of one answer, 'a, b', however far they stand from each other; so listing all options is an
     answer of all of them. Without think tags the whole text is a thought, too, which may correct itself: of its boxes those

@@ -106,6 +106,7 @@ _SPOKEN = {
     **dict.fromkeys((r'-\infty', '-infinity', 'negative infinity'), Written('minus infinity')),
     **dict.fromkeys((r'\mathbb{r}', 'all real numbers', 'all reals', '全体实数'), _ALL),
 }
+_SAID = re.compile(r'[^\W_]|\\[a-z]|\{\}|❴ ?❵')
 # What a program prints for no number at all is no answer.
 _NOTHING = frozenset({'nan', 'inf', '-inf', '+inf', 'null', 'n/a'})
 
@@ -125,6 +126,7 @@ def equal(gold: str, answer: str) -> bool:
     return gold_form is not None and answer_form is not None and _equal(gold_form, answer_form)
 
 
+@functools.lru_cache(maxsize=8192)
 def form_text(answer: str) -> str | None:
     """Returns one spelling of an answer, which answers written in other ways share, or None if it cannot be read."""
     form = read(answer)
@@ -133,11 +135,13 @@ def form_text(answer: str) -> str | None:
 
 @functools.lru_cache(maxsize=8192)
 def read(text: str) -> Form | None:
-    """Returns the form of an answer; None for what is no answer of mathematics: blank, unbalanced, an essay, out of bounds."""
+    """Returns the form of an answer; None for what is no answer of mathematics: blank, unbalanced, 1/0, an essay."""
     if len(text) > MAX_CHARS:
         return None
     plain = _plain(text)
-    if not plain or plain.casefold() in _NOTHING or len(_LONG_WORD.findall(plain)) > MAX_WORDS or not re.search(r'[^\W_]|\\[a-z]|\{\}|❴ ?❵', plain) or _nesting(plain) is None:
+    if plain.casefold() in _NOTHING or not _SAID.search(plain) or len(_LONG_WORD.findall(plain)) > MAX_WORDS:
+        return None
+    if _nesting(plain) is None:
         return None
     try:
         return _read(plain)
@@ -149,7 +153,8 @@ def read(text: str) -> Form | None:
 
 _UNICODE = {
     'π': r'\pi ', '√': r'\sqrt ', '∞': r'\infty ', '∪': r'\cup ', '∩': r'\cap ', '∅': r'\emptyset ', '×': r'\times ',
-    '·': r'\cdot ', '⋅': r'\cdot ', '∙': r'\cdot ', '÷': r'\div ', '≤': r'\le ', '≥': r'\ge ', '≠': r'\ne ', '≈': r'\approx ',
+    '·': r'\cdot ', '⋅': r'\cdot ', '∙': r'\cdot ', '÷': r'\div ', '≤': r'\le ', '≥': r'\ge ', '≠': r'\ne ',
+    '≈': r'\approx ',
     '∈': r'\in ', '±': r'\pm ', '∓': r'\mp ', '½': r'\frac{1}{2}', '⅓': r'\frac{1}{3}', '⅔': r'\frac{2}{3}',
     '¼': r'\frac{1}{4}', '¾': r'\frac{3}{4}', 'ℝ': r'\mathbb{R}', '–': '-', '—': '-', '′': "'", '、': ',', '\u00a0': ' ',
     '\u2009': ' ', '\u202f': ' ', '\u200b': '', '∠': r'\angle ', '△': r'\triangle ', 'º': '°', '∣': '|',
@@ -161,13 +166,15 @@ _TRANSLATED = str.maketrans(_UNICODE)
 _RAISED = re.compile('([⁻⁺]?[⁰¹²³⁴⁵⁶⁷⁸⁹ⁿ]+)')
 _LOWERED = re.compile('([₀₁₂₃₄₅₆₇₈₉]+)')
 _LEVEL = str.maketrans('⁰¹²³⁴⁵⁶⁷⁸⁹ⁿ⁻⁺₀₁₂₃₄₅₆₇₈₉', '0123456789n-+0123456789')
-_THIN = re.compile(r'\\[!,]')
+# Thin spaces group the digits of one number.
+_THIN = re.compile(r'\\!|(?<=\d)\\,(?=\d{3})|(?<=\d)\{,\}(?=\d{3})')
 _SPACES = re.compile(
-    r'\\(?:displaystyle|textstyle|limits|quad|qquad|rm|bf|it|left|right|[bB]ig{1,2}[lrm]?)(?![A-Za-z])\.?|\\[;: ()]|'
+    r'\\(?:displaystyle|textstyle|limits|quad|qquad|rm|bf|it|left|right|[bB]ig{1,2}[lrm]?)(?![A-Za-z])\.?|\\[;:, ()]|'
     r'\\\[|\\\]|~|\s+')
 _WRITTEN = re.compile(
     r'\\(?:text(?:bf|it|rm|normal|sf|tt)?|math(?:rm|bf|it|sf|tt|cal)|mbox|hbox|operatorname\*?|boldsymbol|bm) ?\{([^{}]*)\}')
-_SETS = {r'\{': '❴', r'\}': '❵', r'\lbrace': '❴', r'\rbrace': '❵', r'\langle': '(', r'\rangle': ')', r'\lbrack': '[', r'\rbrack': ']'}
+_SETS = {r'\{': '❴', r'\}': '❵', r'\lbrace': '❴', r'\rbrace': '❵', r'\langle': '(', r'\rangle': ')', r'\lbrack': '[',
+r'\rbrack': ']'}
 _SET = re.compile(r'\\[{}]|\\[lr](?:brace|brack|angle)(?![A-Za-z])')
 _DOLLAR, _ROW = '¤', '⏎'
 _OPENING, _CLOSING = '([{❴', ')]}❵'
@@ -184,7 +191,7 @@ def _plain(text: str) -> str:
     text = _RAISED.sub(lambda run: f'^{{{run[1].translate(_LEVEL)}}}', text)
     text = _LOWERED.sub(lambda run: f'_{{{run[1].translate(_LEVEL)}}}', text).translate(_TRANSLATED)
     text = unbox(text.strip().strip('`*').strip().removesuffix('.').removesuffix('。').strip())
-    text = text.replace('\\$', _DOLLAR).replace('\\%', '%').replace('{,}', '\\,').replace('\\degree', '°')
+    text = text.replace('\\$', _DOLLAR).replace('\\%', '%').replace('\\degree', '°')
     if text.count('$') == 1:
         text = text.replace('$', _DOLLAR)
     text = _SPACES.sub(' ', _THIN.sub('', text.replace('$', ' ')))
@@ -243,7 +250,8 @@ _UNION = re.compile(r'\\cup(?![A-Za-z])')
 _RELATION = re.compile(
     r'<=|>=|!=|=|<|>|\\(?:leqslant|geqslant|leq|geq|le|ge|lt|gt|neq|ne|approx|in)(?![A-Za-z])')
 _SIGNS = {
-    '>=': '>=', '<=': '<=', '!=': '!=', '=': '=', '<': '<', '>': '>', 'leqslant': '<=', 'geqslant': '>=', 'leq': '<=', 'geq': '>=',
+    '>=': '>=', '<=': '<=', '!=': '!=', '=': '=', '<': '<', '>': '>', 'leqslant': '<=', 'geqslant': '>=', 'leq': '<=',
+    'geq': '>=',
     'le': '<=', 'ge': '>=', 'lt': '<', 'gt': '>', 'neq': '!=', 'ne': '!=', 'approx': '=', 'in': 'in'}
 _ABOUT = re.compile(r'^(?:\\approx|approximately|about|约为?|大约|environ|aproximadamente)(?![A-Za-z]) *|^= *')
 _COLON = re.compile(r'\d+(?:\.\d+)?(?: ?: ?\d+(?:\.\d+)?)+')
@@ -257,7 +265,8 @@ _DATES = (
     re.compile(r'(?P<y>\d{4})-(?P<m>\d{1,2})-(?P<d>\d{1,2})'),
     re.compile(r'(?:(?P<y>\d{4}) ?年 ?)?(?P<m>\d{1,2}) ?月 ?(?P<d>\d{1,2}) ?[日号]'),
     re.compile(r'(?P<name>[a-z]{3,9})\.? (?P<d>\d{1,2})(?:st|nd|rd|th)?(?:,? (?P<y>\d{4}))?', re.IGNORECASE),
-    re.compile(r'(?:the )?(?P<d>\d{1,2})(?:st|nd|rd|th)?(?: of)? (?P<name>[a-z]{3,9})\.?(?:,? (?P<y>\d{4}))?', re.IGNORECASE))
+    re.compile(r'(?:the )?(?P<d>\d{1,2})(?:st|nd|rd|th)?(?: of)? (?P<name>[a-z]{3,9})\.?(?:,? (?P<y>\d{4}))?',
+    re.IGNORECASE))
 
 
 def _read(text: str, listed: bool = True) -> Form:
@@ -338,7 +347,8 @@ def _environment(name: str, inside: str) -> Form:
         parts = []
         for row in rows:
             cells = [cell.strip(' ,;') for cell in _split(row, _CELL)[0]]
-            value, condition = (cells[0], ' '.join(cells[1:])) if len(cells) > 1 else (row.partition(',')[0], row.partition(',')[2])
+            value, condition = (cells[0], ' '.join(cells[1:])) if len(cells) > 1 else (row.partition(',')[0],
+            row.partition(',')[2])
             condition = re.sub(r'^(?:if|for|when|当) *', '', condition.strip())
             if condition.casefold() in ('otherwise', 'else', ''):
                 condition = 'otherwise'
@@ -461,8 +471,9 @@ def _ends(span: Span) -> tuple[Fraction | None, Fraction | None]:
 
 
 def _union(spans: Sequence[Span]) -> Intervals:
-    """Puts intervals into rising order and joins those that touch; leaves them as they are where an end is no real number."""
-    if any(end is not None and expressions.real_value(end.values) is None for span in spans for end in (span.low, span.high)):
+    """Puts intervals into rising order and joins those that touch; leaves them be where an end is no real number."""
+    if any(end is not None and expressions.real_value(end.values) is None for span in spans for end in (span.low,
+    span.high)):
         return Intervals(tuple(spans))
     joined: list[Span] = []
     for span in sorted(spans, key=lambda s: (s.low is not None, _ends(s)[0] or Fraction(0), not s.closed_low)):
@@ -614,8 +625,34 @@ def _as_words(text: str) -> Written:
     return Written(words)
 
 
+_CALCULUS = re.compile(r'\\(?:sum|prod|int|lim)(?![A-Za-z])')
+_COSTLY = re.compile(r'[-+]|\\[A-Za-z]+')
+
+
+def _unevaluated(text: str) -> str | None:
+    """A sum, product, integral or limit, as math-verify's parser reads it, so that its parts may stand in any order.
+
+    Nothing of it is worked out. None for all else, and beyond bounds: the parser takes exponential time for brackets and
+    integrals within each other, a second for 30 terms, and its names have no capitals.
+    """
+    if len(_CALCULUS.findall(text)) != 1 or len(text) > 60 or (_nesting(text) or 0) > 3 or len(_COSTLY.findall(text)) > 8:
+        return None
+    letters = set(re.findall(r'(?<![A-Za-z\\])[A-Za-z]', re.sub(r'\\[A-Za-z]+', ' ', text)))
+    if len({letter.lower() for letter in letters}) < len(letters) or re.search(r'[^\x20-\x7e]', text):
+        return None
+    from latex2sympy2_extended import latex2sympy  # brings sympy, which takes half a second
+    from sympy import srepr
+
+    try:
+        return srepr(latex2sympy(text, normalization_config=None))
+    except Exception:  # whatever its parser raises, also plain Exception
+        return None
+
+
 def _as_written(text: str) -> Written:
     """Words in one spelling; LaTeX beyond the grammar without braces around one character, and spaces but between digits."""
+    if (unevaluated := _unevaluated(text)) is not None:
+        return Written(unevaluated)
     if '\\' not in text and re.search(r'[^\W\d_]{2}', text):
         return _as_words(text)
     if not re.search(r'\w', re.sub(r'\\[A-Za-z]+', '', text)):
@@ -758,7 +795,8 @@ def _text(form: Form | None) -> str:
             return f'{kind}({"; ".join(sorted(parts) if form.kind in ("list", "set", "cases") else parts)})'
         case Intervals():
             return ' ∪ '.join(
-                f'{"(["[span.closed_low]}{_text(span.low)}; {_text(span.high)}{")]"[span.closed_high]}' for span in form.spans)
+                f'{"(["[span.closed_low]}{_text(span.low)}; {_text(span.high)}{")]"[span.closed_high]}'
+                for span in form.spans)
         case Named():
             return _text(form.value)
         case Relation():

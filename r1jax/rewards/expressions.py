@@ -25,7 +25,7 @@ MAX_POWER, MAX_FACTORIAL, MAX_BITS = 100_000, 1000, 4096
 DIGITS = 60
 # What is left of a sum whose terms cancel, and how near values of equal expressions are.
 _CANCELLED, _SAME = Fraction(1, 10**45), Fraction(1, 10**30)
-POINTS = 8
+POINTS = 6
 
 FUNCTIONS = (
     'arcsinh', 'arccosh', 'arctanh', 'arcsin', 'arccos', 'arctan', 'sinh', 'cosh', 'tanh', 'asin', 'acos', 'atan', 'sqrt',
@@ -35,7 +35,8 @@ GREEK = (
     'nu', 'xi', 'rho', 'sigma', 'tau', 'phi', 'varphi', 'chi', 'psi', 'omega', 'Gamma', 'Delta', 'Theta', 'Lambda', 'Xi',
     'Pi', 'Sigma', 'Phi', 'Psi', 'Omega', 'eta', 'ell', 'hbar')
 # What is written over letters makes another name of them.
-_DECORATIONS = ('overline', 'overrightarrow', 'vec', 'hat', 'bar', 'tilde', 'widehat', 'angle', 'triangle', 'mathbf', 'mathbb')
+_DECORATIONS = ('overline', 'overrightarrow', 'vec', 'hat', 'bar', 'tilde', 'widehat', 'angle', 'triangle', 'mathbf',
+'mathbb')
 
 _WORDS = '|'.join((*FUNCTIONS, 'pi', *(name for name in GREEK if len(name) > 2 and name.islower())))
 _TOKEN = re.compile(
@@ -106,7 +107,7 @@ def _between_numbers(tokens: list[str], i: int) -> bool:
 
 
 class _Parser:
-    """Recursive descent; `place` is the next token. depth bounds the recursion, bars counts the | that wait for their end."""
+    """Recursive descent. place: of the next token; depth bounds the recursion; bars: how many | wait for their other one."""
 
     def __init__(self, tokens: list[str]):
         self.tokens = tokens
@@ -211,7 +212,8 @@ class _Parser:
     def postfix(self, value: Tree) -> Tree:
         while self.next in ('!', '°', '%'):
             mark = self.take()
-            value = ('factorial', value) if mark == '!' else ('mul', value, ('degree',)) if mark == '°' else ('percent', value)
+            value = ('factorial', value) if mark == '!' else ('mul', value, ('degree',)) if mark == '°' else ('percent',
+            value)
         return value
 
     def atom(self, depth: int) -> Tree:
@@ -333,7 +335,7 @@ class _Parser:
         return ('pow', value, exponent) if exponent else value
 
     def function_argument(self, depth: int) -> Tree:
-        """A group alone; else the factors that follow without a sign between them, up to the next function: \\sin 2x \\cos x."""
+        """A group alone; else the factors that follow without a sign, up to the next function: \\sin 2x \\cos x."""
         if self.next in ('(', '{', '['):
             return self.atom(depth + 1)
         if self.next[1:] in FUNCTIONS and self.next != '\\sqrt':
@@ -398,14 +400,15 @@ def _signed_number(tree: Tree) -> Fraction | None:
 
 
 def is_written_out(tree: Tree, values: 'Values') -> bool:
-    """Whether a tree without names says its value, where that is a rational or Gaussian rational number of few digits.
+    """Whether a tree says its value, where that is one rational or Gaussian rational number of few digits.
 
-    What has such a value is a question until it is written as a number. Numbers beyond 15 digits may stay powers.
+    What has such a value is a question until it is written as a number, '6*7+x-x' too. Numbers beyond 15 digits may stay
+    powers.
     """
-    if len(values) != 1 or numeral(tree) is not None:
+    if numeral(tree) is not None or any(not isinstance(value, Fraction | tuple) or value != values[0] for value in values):
         return True
     parts = values[0] if isinstance(values[0], tuple) else (values[0], Fraction(0))
-    if any(not isinstance(part, Fraction) or max(abs(part.numerator), part.denominator) >= 10**15 for part in parts):
+    if any(max(abs(part.numerator), part.denominator) >= 10**15 for part in parts):
         return True
     return bool(parts[1]) and _is_complex_numeral(tree)
 
@@ -448,6 +451,8 @@ def values_of(tree: Tree) -> Values:
     At half of the points all names are positive, and at the rest some. Where a tree without i has no real value there, None
     stands for it; a constant may always be complex, so that \\sqrt{-4} is 2i.
     """
+    if (number := numeral(tree)) is not None:
+        return (number,)
     names = sorted(symbols(tree))
     has_i = _mentions_i(tree)
     context = _context()
@@ -500,7 +505,8 @@ def constant_ratio(first: Values, second: Values) -> Any:
     if len(first) != len(second):
         return None
     shared = [
-        (_number(context, a), _number(context, b)) for a, b in zip(first, second, strict=True) if a is not None and b is not None]
+        (_number(context, a), _number(context, b)) for a, b in zip(first, second,
+        strict=True) if a is not None and b is not None]
     if len(shared) < 3 or not all(a and b for a, b in shared):
         return None
     ratios = [a / b for a, b in shared]
@@ -568,11 +574,12 @@ def _settled(context: Any, value: Value) -> Value:
     return (parts[0], parts[1]) if parts[1] else parts[0]
 
 
-def _coordinate(name: str, point: int) -> Fraction:
+@functools.lru_cache(maxsize=4096)
+def _coordinate(name: str, point: int) -> Any:
     """The value of a name at a point, which depends on nothing else: between 1/4 and 9/4, negative at some points."""
     digest = hashlib.blake2b(f'{name}\0{point}'.encode(), digest_size=8).digest()
     size = Fraction(1, 4) + Fraction(int.from_bytes(digest[:7], 'big'), 2**55)
-    return -size if 2 * point >= POINTS and digest[7] & 1 else size
+    return _number(_context(), -size if 2 * point >= POINTS and digest[7] & 1 else size)
 
 
 def _mentions_i(tree: Tree) -> bool:
@@ -587,7 +594,7 @@ class _Evaluator:
     """
 
     context: Any
-    places: dict[str, Fraction]
+    places: dict[str, Any]
     real: bool
 
     def __call__(self, tree: Tree) -> Any:
@@ -596,7 +603,7 @@ class _Evaluator:
             case 'num':
                 return parts[0]
             case 'sym':
-                return _number(self.context, self.places[parts[0]])
+                return self.places[parts[0]]
             case 'pi':
                 return +self.context.pi
             case 'e':

@@ -9,16 +9,18 @@ _KNOWN = {
     'mm': 'millimeter millimetre 毫米', 'cm': 'centimeter centimetre 厘米', 'dm': 'decimeter decimetre 分米',
     'm': 'meter metre mètre metro 米', 'km': 'kilometer kilometre 千米 公里', 'in': 'inch inches 英寸',
     'ft': 'foot feet 英尺', 'yd': 'yard', 'mi': 'mile 英里', 'mg': 'milligram 毫克', 'g': 'gram gm 克',
-    'kg': 'kilogram kilo 千克 公斤', 't': 'tonne ton 吨', 'lb': 'pound lbs', 'oz': 'ounce', 'ml': 'milliliter millilitre 毫升',
+    'kg': 'kilogram kilo 千克 公斤', 't': 'tonne ton 吨', 'lb': 'pound lbs', 'oz': 'ounce',
+    'ml': 'milliliter millilitre 毫升',
     'l': 'liter litre 升', 'gal': 'gallon', 's': 'second sec 秒 秒钟', 'min': 'minute 分钟', 'h': 'hour hr hrs 小时',
-    'day': 'jour día 天', 'week': 'wk 周 星期', 'month': '个月', 'year': 'yr yrs 年 岁', 'degree': 'deg 度', 'rad': 'radian 弧度',
+    'day': 'jour día 天', 'week': 'wk 周 星期', 'month': '个月', 'year': 'yr yrs 年 岁', 'degree': 'deg 度',
+    'rad': 'radian 弧度',
     'dollar': 'usd us$ ¤ 美元', 'cent': '¢', 'euro': 'eur € 欧元', 'sterling': 'gbp £ 英镑', 'yen': 'jpy 日元',
     'yuan': 'rmb cny ¥ 元 块 块钱', 'rupee': 'inr rs rs. ₹', 'mi/h': 'mph', 'km/h': 'kmh kph kmph', '%': 'percent pct',
     'n': 'newton', 'j': 'joule', 'w': 'watt', 'v': 'volt', 'a': 'ampere amp', 'hz': 'hertz', 'ohm': '', 'acre': '',
     'unit': ''}
 _SPELLINGS = {spelling: name for name, others in _KNOWN.items() for spelling in (name, *others.split())}
-# 'L' of a litre; of letters that are names as often, these alone are units.
-_LETTERS = frozenset(name for name in _SPELLINGS if len(name) == 1 and name.isalpha() and name.isascii())
+# Of letters, which are names as often, these alone are units behind a space.
+_LETTERS = frozenset('mgshl')
 _SCALES = {
     'hundred': 10**2, 'thousand': 10**3, 'million': 10**6, 'billion': 10**9, 'trillion': 10**12, 'dozen': 12,
     '百': 10**2, '千': 10**3, '万': 10**4, '亿': 10**8}
@@ -26,8 +28,8 @@ _POWERS = {'square': '^2', 'sq': '^2', 'squared': '^2', 'cubic': '^3', 'cu': '^3
 # Words after a number that make no unit of it.
 _STOP = frozenset((
     'or and not is are to than then if but no nor plus minus times mod modulo divided by over out from the a an it that '
-    'this which was were be would could should maybe perhaps half quarter third one two three four five six seven eight nine ten '
-    'e pi sin cos tan cot sec csc log ln lg exp sqrt choose').split())
+    'this which was were be would could should maybe perhaps half quarter third one two three four five six seven eight '
+    'nine ten squared cubed factorial root negative e pi sin cos tan cot sec csc log ln lg exp sqrt choose').split())
 
 _NUMBER = r'(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?'
 _FRACTION = r'\\[dtc]?frac ?(?:\{[^{}]*\}|\d) ?(?:\{[^{}]*\}|\d)'
@@ -107,7 +109,7 @@ def _name(text: str, spaced: bool, known: bool) -> str | None:
         return None
     singular = [_SPELLINGS.get(word) or _SPELLINGS.get(word.removesuffix('s')) for word in words]
     if len(words) == 1 and singular[0]:
-        return singular[0] + power if spaced or len(words[0]) > 1 else None
+        return singular[0] + power if len(words[0]) > 1 or (spaced and words[0] in _LETTERS) else None
     if known or len(''.join(words)) < 3 or (not spaced and len(words[0]) < 4):
         return None
     return ' '.join(name or _singular(word) for name, word in zip(singular, words, strict=True)) + power

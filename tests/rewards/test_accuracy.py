@@ -156,7 +156,8 @@ def test_general_requests_are_ungraded(task):
 
 @pytest.mark.parametrize('task, gold, answer, unparseable', [
     ('math', '81', '81', 0), ('math', '81', '80', 0), ('math', '81', 'it is 81', 0), ('math', '81', '?', 1),
-    ('math', '81', '', 1), ('math', '81', r'\frac{1}{0}', 1), ('math', '81', 'so ' * 40, 1), ('arithmetic', '81', 'eighty', 1),
+    ('math', '81', '', 1), ('math', '81', r'\frac{1}{0}', 1), ('math', '81', 'so ' * 40, 1), ('arithmetic', '81', 'eighty',
+    1),
     ('arithmetic', '81', '80', 0), ('choice', 'B', 'A or B', 1), ('choice', 'B', 'A', 0), ('logic', 'kim', 'jim', 0),
     ('everyday', '', '?', 0),
 ])

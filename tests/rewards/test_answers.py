@@ -60,8 +60,10 @@ def test_finds_no_answer(text):
 @pytest.mark.parametrize('content, answer', [
     (r'so \boxed{81} it is', '81'), (r'\boxed{\frac{1}{2}}', r'\frac{1}{2}'), (r'\boxed{1}, \boxed{2}', '1, 2'),
     (r'\boxed{A} or \boxed{B}', 'A, B'), (r'\boxed{81} and \boxed{81}', '81'), (r'\boxed{81', r'\boxed{81'),
-    ('The answer is 81.', '81'), ('answer: 81', '81'), ('The final answer is: **81**', '81'), ('So the answer is 3.5!', '3.5'),
-    ('答案是5。', '5'), ('所以答案是5', '5'), ('La réponse finale est 5', '5'), ('la respuesta es 5.', '5'), ('Answer: (B)', '(B)'),
+    ('The answer is 81.', '81'), ('answer: 81', '81'), ('The final answer is: **81**', '81'), ('So the answer is 3.5!',
+    '3.5'),
+    ('答案是5。', '5'), ('所以答案是5', '5'), ('La réponse finale est 5', '5'), ('la respuesta es 5.', '5'), ('Answer: (B)',
+    '(B)'),
     ('it is 81', 'it is 81'), ('80, but the answer is 81', '80, but the answer is 81'),  # what stands before it counts
     ('the answer', 'the answer'), ('-5', '-5'), ('', ''),
 ])
@@ -77,7 +79,8 @@ def test_what_counts_between_answer_tags(content, answer):
     (r'\boxed{x \boxed{5}', '5'), (r'\boxed{a \boxed{5} b}', r'a \boxed{5} b'),
     (r'the answer is 80, \boxed{81}', '81'),  # boxes before words
     ('The answer is 81.', '81'), ('The final answer is $81$. I hope it is correct.', '$81$'), ('Final answer: 81', '81'),
-    ('The answer is 80. No, the answer is 81. Good.', '81'), ('the answer is 3.5. Right?', '3.5'), ('The answer is:\n\n42\n', '42'),
+    ('The answer is 80. No, the answer is 81. Good.', '81'), ('the answer is 3.5. Right?', '3.5'), ('The answer is:\n\n42\n',
+    '42'),
     ('答案是５。谢谢', '５'), ('答案为：5', '：5'), ('答案：5元', '5元'), ('La réponse est 5 km.', '5 km'),
     ('Donc la réponse finale est 5.', '5'), ('La respuesta final es 5 manzanas.', '5 manzanas'), ('**Answer:** 5', '5'),
     ('17 + 25\n#### 42', '42'), ('#### 41\nno\n#### 42 \n', '42'), ('the answer is 41\n#### 42', '41'),
@@ -152,7 +155,8 @@ def test_plain_text(text, plain):
     '</think>' * 20_000,
     '<' * 100_000, '<answer></think>' * 10_000, '\\boxed{' * 20_000, '\\boxed{1}' * 10_000, '\\boxed{' * 5_000 + '}' * 5_000,
     '\\boxed ' * 10_000, '{' * 100_000, 'the answer is ' * 8_000, 'answer' + ' ' * 100_000, '#### ' * 20_000,
-    '\\boxed{1}' + ', ' * 40_000 + '\\boxed{2}', '\\boxed{1}' + ' and' * 20_000 + '\\boxed{2}', 'the answer is' + '. ' * 40_000,
+    '\\boxed{1}' + ', ' * 40_000 + '\\boxed{2}', '\\boxed{1}' + ' and' * 20_000 + '\\boxed{2}',
+    'the answer is' + '. ' * 40_000,
     '#' * 100_000, '\n#### ' * 15_000, '<answer>' + '-' * 99_000 + '</answer>', '\\boxed{1}' + 'and' * 30_000 + '\\boxed{2}',
     '\\boxed{1}' + 'x_1 ' * 20_000 + '\\boxed{2}',
 ])
