@@ -80,9 +80,9 @@ def accuracy(
 ) -> RewardOutput:
     """1 where the answer of a completion (`extract_answer`) is right, else 0.
 
-    info['ungraded'] is 1 for tasks without a rule; info['unparseable'] is 1 where a rule finds no answer, or one that
-    is none of its task's kind. prefilled: the template wrote `<think>`, so a response that never closes it has no answer. Raises
-    ExampleError for an example that cannot be graded, whatever the completion says.
+    info['ungraded'] is 1 for tasks without a rule; info['unparseable'] is 1 where a rule finds no answer, or one that is
+    none of its task's kind. prefilled: the template wrote `<think>`, so a response that never closes it has no answer.
+    Raises ExampleError for an example that cannot be graded, whatever the completion says.
     """
     right, unparseable = (np.zeros(len(completions), np.float32) for _ in range(2))
     for index, (completion, example) in enumerate(zip(completions, examples, strict=True)):

@@ -89,6 +89,8 @@ class Box:
 
 def boxes_of(text: str) -> list[Box]:
     r"""Returns the \boxed{...} and \fbox{...} of a text that close, but those within another one, and each '\boxed 5'."""
+    if 'box' not in text:
+        return []
     unclosed: list[re.Match] = []
     found: list[tuple[int, int, slice]] = []
     for brace in _BRACE.finditer(text):

@@ -191,7 +191,7 @@ def _plain(text: str) -> str:
     text = _RAISED.sub(lambda run: f'^{{{run[1].translate(_LEVEL)}}}', text)
     text = _LOWERED.sub(lambda run: f'_{{{run[1].translate(_LEVEL)}}}', text).translate(_TRANSLATED)
     text = unbox(text.strip().strip('`*').strip().removesuffix('.').removesuffix('。').strip())
-    text = text.replace('\\$', _DOLLAR).replace('\\%', '%').replace('\\degree', '°')
+    text = text.replace('\\$', _DOLLAR).replace('\\%', '%').replace('\\degree', '°').replace('{:}', ':')
     if text.count('$') == 1:
         text = text.replace('$', _DOLLAR)
     text = _SPACES.sub(' ', _THIN.sub('', text.replace('$', ' ')))
@@ -360,14 +360,19 @@ def _environment(name: str, inside: str) -> Form:
     return Items('matrix', tuple(Items('row', tuple(row)) for row in cells))
 
 
+_INDEX = r'(?: ?_ ?(?:\w|\{[^{}]*\}))?'
 _NAME = re.compile(
-    r'(?:\\[A-Za-z]+ ?)?\{?[A-Za-z]{1,3}\'*\}?(?: ?_ ?(?:\w|\{[^{}]*\}))?\'*(?: ?\( ?[A-Za-z\d]+(?: ?, ?[A-Za-z\d]+)* ?\))?'
-    r'|\\[A-Za-z]+(?: ?_ ?(?:\w|\{[^{}]*\}))?|[A-Za-z][A-Za-z ]{2,40}|[\u4e00-\u9fff]{1,10}')
+    rf'(?:m ?(?=\\angle))?(?:\\(?:{"|".join(expressions.DECORATIONS)}) ?)?\{{?[A-Za-z]{{1,3}}\'*\}}?(?: ?\^ ?\{{ ?-1 ?\}})?'
+    rf'{_INDEX}\'*(?: ?\( ?[A-Za-z\d]+(?: ?, ?[A-Za-z\d]+)* ?\))?'
+    rf'|\\(?:{"|".join(expressions.GREEK)}){_INDEX}|[A-Za-z][A-Za-z ]{{2,40}}|[\u4e00-\u9fff]{{1,10}}')
+_APPLIED = re.compile(rf'(?<![A-Za-z])(?:{"|".join(expressions.FUNCTIONS)})[a-z]?(?![A-Za-z])')
 
 
 def _name(text: str) -> str | None:
     """The name that a text is ('x', 'f(x)', 'x_{1}', 'Area', '\\angle ABC'), in one spelling; None for all else."""
-    return re.sub(r'[\s{}]', '', text) if _NAME.fullmatch(text) and not text.startswith(r'\frac') else None
+    if not _NAME.fullmatch(text) or _APPLIED.search(text):
+        return None
+    return re.sub(r'[\s{}]|^m ?(?=\\)', '', text)
 
 
 def _related(text: str, parts: Sequence[str], signs: Sequence[str]) -> Form:

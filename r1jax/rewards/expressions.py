@@ -35,7 +35,7 @@ GREEK = (
     'nu', 'xi', 'rho', 'sigma', 'tau', 'phi', 'varphi', 'chi', 'psi', 'omega', 'Gamma', 'Delta', 'Theta', 'Lambda', 'Xi',
     'Pi', 'Sigma', 'Phi', 'Psi', 'Omega', 'eta', 'ell', 'hbar')
 # What is written over letters makes another name of them.
-_DECORATIONS = ('overline', 'overrightarrow', 'vec', 'hat', 'bar', 'tilde', 'widehat', 'angle', 'triangle', 'mathbf',
+DECORATIONS = ('overline', 'overrightarrow', 'vec', 'hat', 'bar', 'tilde', 'widehat', 'angle', 'triangle', 'mathbf',
 'mathbb')
 
 _WORDS = '|'.join((*FUNCTIONS, 'pi', *(name for name in GREEK if len(name) > 2 and name.islower())))
@@ -155,10 +155,12 @@ class _Parser:
                 if token[0].isdigit() or token[0] == '.':
                     raise Refused('a number stands behind a factor')
                 factor = self.power(depth)
-                if _whole(value) and factor[0] == 'div' and _whole(factor[1]) and _whole(factor[2]):
-                    if factor[1][1] >= factor[2][1]:
+                part = factor[1] if factor[0] == 'percent' else factor
+                if _whole(value) and part[0] == 'div' and _whole(part[1]) and _whole(part[2]):
+                    if part[1][1] >= part[2][1]:
                         raise Refused('the fraction of a mixed number is no proper one')
-                    value = ('mixed', value, factor)
+                    mixed = ('mixed', value, part)
+                    value = mixed if part is factor else ('percent', mixed)
                 else:
                     value = ('mul', value, factor)
             else:
@@ -249,7 +251,7 @@ class _Parser:
             value = self.sum(depth + 1)
             self.take(_CLOSING[token])
             return ('floor' if name == 'lfloor' else 'ceiling', value)
-        if name in _DECORATIONS:
+        if name in DECORATIONS:
             return self.name(f'{name} {self.raw()}')
         raise Refused(f'{token!r} is no part of an expression')
 

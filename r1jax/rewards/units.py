@@ -42,7 +42,7 @@ _ANGLE = re.compile(rf'(.+?) ?{_DEGREES} ?([CF]?)')
 _BASE = re.compile(r'(\d+) ?_ ?(?:\{ ?(\d+) ?\}|(\d))')
 _BEFORE = re.compile(r'([-+]?) ?(us\$|¤|€|£|¥|₹|rs\.?|usd|eur|gbp|rmb) ?([-+]?.+)', re.IGNORECASE)
 _AFTER = re.compile(
-    r'(.+[\d)}\]!A-Za-z]) ((?:(?:square|sq|cubic|cu) )?[A-Za-z]{2,}(?: squared| cubed| ?\^ ?(?:\{ ?\d ?\}|\d))?'
+    r'(.+?[\d)}\]!A-Za-z]) ((?:(?:square|sq|cubic|cu) )?[A-Za-z]{2,}(?: squared| cubed| ?\^ ?(?:\{ ?\d ?\}|\d))?'
     r'(?: ?/ ?[A-Za-z]+)?)')
 _RAISED = re.compile(r' ?\^ ?(?:\{ ?(\d) ?\}|(\d))')
 

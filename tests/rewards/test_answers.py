@@ -154,7 +154,7 @@ def test_plain_text(text, plain):
     '<answer>' * 20_000, '</answer>' * 20_000, '<answer>1</answer>' * 10_000, '<think>' * 20_000,
     '</think>' * 20_000,
     '<' * 100_000, '<answer></think>' * 10_000, '\\boxed{' * 20_000, '\\boxed{1}' * 10_000, '\\boxed{' * 5_000 + '}' * 5_000,
-    '\\boxed ' * 10_000, '{' * 100_000, 'the answer is ' * 8_000, 'answer' + ' ' * 100_000, '#### ' * 20_000,
+    '\\boxed ' * 10_000, 'box' + '{' * 50_000, 'the answer is ' * 8_000, 'answer' + ' ' * 100_000, '#### ' * 20_000,
     '\\boxed{1}' + ', ' * 40_000 + '\\boxed{2}', '\\boxed{1}' + ' and' * 20_000 + '\\boxed{2}',
     'the answer is' + '. ' * 40_000,
     '#' * 100_000, '\n#### ' * 15_000, '<answer>' + '-' * 99_000 + '</answer>', '\\boxed{1}' + 'and' * 30_000 + '\\boxed{2}',
