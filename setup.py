@@ -17,8 +17,11 @@ setuptools.setup(
         'flax>=0.12',
         'jax>=0.10,<0.13',
         'jinja2>=3.1',
+        # Its parser, for sums, integrals and limits; the ANTLR that its grammar was made with. It brings sympy.
+        'math-verify[antlr4-13-2]>=0.9,<0.10',
         'ml-collections>=1.0,<2',  # config.py needs the order in which keys were set, private to 1.x
         'ml-dtypes>=0.5',
+        'mpmath>=1.3',
         'numpy>=2.0',
         'optax>=0.2.5',
         'orbax-checkpoint>=0.11.20',

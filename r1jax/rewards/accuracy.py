@@ -2,8 +2,9 @@
 
 Source: DeepSeek-R1, arXiv 2501.12948, section 2.2.2 (rule-based rewards only, no neural reward model).
 
-Every task but code has one exact form for its answers, and an answer is right if its form is that of the gold
-answer. So equality is symmetric, never a matter of substrings, and the same forms pool a majority's votes.
+Every task but code and math has one exact form for its answers, and an answer is right if its form is that of the gold
+answer. So equality is symmetric, never a matter of substrings, and the same forms pool a majority's votes. Mathematics has
+more ways to write an answer than forms can tell: see `equivalence.equal`.
 """
 
 from collections.abc import Sequence
@@ -11,10 +12,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from r1jax.errors import nearest
-from r1jax.rewards import choice, code
-from r1jax.rewards.answers import MAX_ANSWER_CHARS, extract_answer, plain_text
+from r1jax.rewards import choice, code, equivalence
+from r1jax.rewards.answers import MAX_ANSWER_CHARS, asks_for_tags, extract_answer, plain_text
 from r1jax.rewards.base import Completion, Example, ExampleError, RewardOutput, register
-from r1jax.rewards.math import parse_math, parse_number
+from r1jax.rewards.math import parse_number
 
 # Tasks no rule can grade; their accuracy is 0 for every sample, which gives no advantage to any. 'general' is for users'
 # own files of such requests.
@@ -27,7 +28,7 @@ TASKS = frozenset({'arithmetic', 'math', 'choice', 'code'}) | _TEXT | UNGRADED
 def answer_form(answer: str, task: str, options: tuple[str, ...] = ()) -> str | None:
     """Returns the exact form of an answer, or None if it is no answer of this task's kind (empty, hedged).
 
-    'arithmetic': a number. 'math': also a multiple of a power of pi, plain or LaTeX. 'choice': a capital
+    'arithmetic': a number. 'math': whatever `equivalence` reads, plain or LaTeX. 'choice': a capital
     letter. 'code': the function in one spelling. 'exact', 'logic', 'translation': a number, or text without
     case, outer punctuation and spaces. Raises ExampleError for an unknown task.
     """
@@ -36,7 +37,7 @@ def answer_form(answer: str, task: str, options: tuple[str, ...] = ()) -> str | 
     if len(answer) > MAX_ANSWER_CHARS:
         return None
     if task == 'math':
-        return parse_math(answer)
+        return equivalence.form_text(answer)
     if task == 'choice':
         return choice.parse_choice(answer, options)
     if task == 'code':
@@ -63,6 +64,8 @@ def is_correct(answer: str, example: Example) -> bool:
     if example.task == 'code':
         return code.passes(answer, _tests(example))
     gold = _gold_form(example)
+    if example.task == 'math':
+        return equivalence.equal(example.answer, answer)
     return answer_form(answer, example.task, example.options) == gold
 
 
@@ -75,17 +78,20 @@ def check_example(example: Example) -> None:
 def accuracy(
     completions: Sequence[Completion], examples: Sequence[Example], *, prefilled: bool = False
 ) -> RewardOutput:
-    """1 where the answer in the answer tags is right, else 0. info['ungraded'] is 1 for tasks without a rule.
+    """1 where the answer of a completion (`extract_answer`) is right, else 0.
 
-    prefilled: the template wrote `<think>`, so a response that never closes it has no answer. Raises
-    ExampleError for an example that cannot be graded, whatever the completion says.
+    info['ungraded'] is 1 for tasks without a rule; info['unparseable'] is 1 where a rule finds no answer, or one that is
+    none of its task's kind. prefilled: the template wrote `<think>`, so a response that never closes it has no answer.
+    Raises ExampleError for an example that cannot be graded, whatever the completion says.
     """
-    right = np.zeros(len(completions), np.float32)
+    right, unparseable = (np.zeros(len(completions), np.float32) for _ in range(2))
     for index, (completion, example) in enumerate(zip(completions, examples, strict=True)):
-        answer = extract_answer(completion.text, prefilled)
+        answer = extract_answer(completion.text, prefilled, asks_for_tags(example.prompt))
         right[index] = is_correct(answer or '', example)
+        if example.task not in UNGRADED:
+            unparseable[index] = answer is None or answer_form(answer, example.task, example.options) is None
     ungraded = np.array([example.task in UNGRADED for example in examples], np.float32)
-    return RewardOutput(right, {'ungraded': ungraded})
+    return RewardOutput(right, {'ungraded': ungraded, 'unparseable': unparseable})
 
 
 def _gold_form(example: Example) -> str:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from r1jax.errors import UserError
-from r1jax.rewards.answers import THINK, THINK_END, extract_answer
+from r1jax.rewards.answers import THINK, THINK_END, asks_for_tags, extract_answer
 from r1jax.rewards.base import Completion, Example, ExampleError, RewardOutput, register
 from r1jax.rewards.chat import Chat, EndpointChat, JudgeConfig
 
@@ -202,7 +202,8 @@ def judge(
             raise ExampleError('has no gold answer for the judge to compare with', example)
     verdicts = judge_correctness(
         chat, [example.question or example.prompt for example in examples], [example.answer for example in examples],
-        [extract_answer(completion.text) or completion.text for completion in completions])
+        [extract_answer(completion.text, tagged=asks_for_tags(example.prompt)) or completion.text
+         for completion, example in zip(completions, examples, strict=True)])
     return RewardOutput(
         np.array([verdict.correct is True for verdict in verdicts], np.float32),
         {'unreadable': np.array([verdict.correct is None for verdict in verdicts], np.float32)})

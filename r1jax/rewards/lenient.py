@@ -5,10 +5,10 @@ Not a reward. It is reported beside the strict accuracy, to tell a gain in knowl
 
 import re
 
-from r1jax.rewards.answers import plain_characters, plain_text, without_tags
+from r1jax.rewards.answers import boxes_of, plain_characters, plain_text, without_tags
 from r1jax.rewards.base import Example
 from r1jax.rewards.choice import LETTERS, parse_choice
-from r1jax.rewards.math import last_boxed, parse_math, parse_number
+from r1jax.rewards.math import parse_math, parse_number
 
 _NUMBER = re.compile(r'(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?(?:/\d+)?')
 _OPERAND = re.compile(r'(?:[\d)\]]|(?<![A-Za-z])[A-Za-z])\s*-$')
@@ -59,9 +59,8 @@ def _last_number(text: str) -> str | None:
 
 
 def _last_value(text: str) -> str | None:
-    boxed = last_boxed(text)
-    if boxed is not None:
-        return boxed
+    if boxes := boxes_of(text):
+        return boxes[-1].content
     for piece in reversed(text.replace('=', ' ').split()):
         if parse_math(piece) is not None:
             return piece

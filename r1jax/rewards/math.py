@@ -6,13 +6,13 @@ r"""Numbers and simple LaTeX in one exact form, so that equal answers are equal 
 
 Nothing is calculated: '37+58-14' and '6*7' are questions, not answers, and '84/2' is a division somebody
 still has to do, so that copying the question into the answer never pays. Values are exact fractions, so
-equality is symmetric and 0.333 is not 1/3. Roots, sums, variables, sets and intervals are beyond this module.
+equality is symmetric and 0.333 is not 1/3. Roots, sums, variables, sets and intervals are `equivalence`'s.
 """
 
 import re
 from fractions import Fraction
 
-from r1jax.rewards.answers import plain_characters
+from r1jax.rewards.answers import plain_characters, unbox
 
 MAX_NUMBER_CHARS = 100
 
@@ -27,7 +27,6 @@ _SLASHED = re.compile(rf'([+-]?)([^()/]+)/(?:({_DECIMAL}|pi)|\(([^()]+)\))(?:\*(
 _FRAC = re.compile(r'\\[dt]?frac ?(?:\{([^{}]*)\}|(\d)) ?(?:\{([^{}]*)\}|(\d))')
 _LAYOUT = re.compile(r'\\(?:left|right|displaystyle)(?![A-Za-z])|\\[;: ()\[\]]|\\?\$')
 _THIN = re.compile(r'\\[!,]')  # thin spaces, which group the digits of one number: 1\,000
-_BRACE = re.compile(r'\\boxed\{|[{}]')
 _TWO_NUMBERS = re.compile(r'[\d.,)] +[\d.,(]')
 
 
@@ -87,35 +86,8 @@ def parse_math(text: str) -> str | None:
     return f'{coefficient}*pi' if power == 1 else f'{coefficient}*pi^{power}'
 
 
-def unbox(text: str) -> str:
-    r"""Returns what stands in \boxed{...} if that is the whole text, else the text."""
-    while text.startswith('\\boxed{') and text.endswith('}') and _balanced(text[7:-1]):
-        text = text[7:-1].strip()
-    return text
-
-
-def last_boxed(text: str) -> str | None:
-    r"""Returns the content of the \boxed{...} of a text that closes last, or None."""
-    unclosed, found = [], None
-    for brace in _BRACE.finditer(text):
-        if brace[0] != '}':
-            unclosed.append(brace)
-        elif unclosed and (opening := unclosed.pop())[0] != '{':
-            found = opening.end(), brace.start()
-    return text[found[0] : found[1]] if found else None
-
-
 def _decimal(text: str) -> Fraction:
     return Fraction(text.replace(',', '').rstrip('.'))
-
-
-def _balanced(text: str) -> bool:
-    depth = 0
-    for character in text:
-        depth += {'{': 1, '}': -1}.get(character, 0)
-        if depth < 0:
-            return False
-    return depth == 0
 
 
 def _monomial(text: str) -> tuple[Fraction, int] | None:

@@ -25,7 +25,7 @@ from r1jax.models.config import ModelConfig
 from r1jax.parallel.distributed import barrier, is_leader
 from r1jax.parallel.rules import Sharding
 from r1jax.rewards.accuracy import UNGRADED, is_correct
-from r1jax.rewards.answers import extract_answer, text_read, thoughts, without_tags
+from r1jax.rewards.answers import asks_for_tags, extract_answer, text_read, thoughts, without_tags
 from r1jax.rewards.base import Example
 from r1jax.rewards.chat import JudgeConfig, check_chat
 from r1jax.rewards.format import has_format
@@ -219,7 +219,12 @@ def sample_part(
 def _by_rule(rollout: Rollout) -> bool | None:
     if rollout.example.task in UNGRADED:
         return None
-    return is_correct(extract_answer(rollout.text, prefilled(rollout.example)) or '', rollout.example)
+    return is_correct(_answer(rollout.example, rollout.text), rollout.example)
+
+
+def _answer(example: Example, text: str) -> str:
+    """The answer of a completion, '' where there is none."""
+    return extract_answer(text, prefilled(example), asks_for_tags(example.prompt)) or ''
 
 
 def summary_of(text: str) -> str:
@@ -249,7 +254,7 @@ def formatted(stage: CollectStage, example: Example, text: str) -> str:
         return text
     parts = {
         'thought': thoughts(text).strip(), 'summary': summary_of(text),
-        'answer': extract_answer(text, prefilled(example)) or ''}
+        'answer': _answer(example, text)}
     return _FIELD.sub(lambda field: parts[field[1]], stage.form)
 
 
@@ -265,7 +270,7 @@ def demonstrations(stage: CollectStage, n: int, seed: int, tokenizer: Tokenizer)
             continue
         seen.add((example.prompt, example.response))
         if stage.general_correct and example.task not in UNGRADED and not is_correct(
-                extract_answer(example.response, prefilled(example)) or '', example):
+                _answer(example, example.response), example):
             continue
         yield _row(stage, example, example.response, 'general', tokenizer)
         n -= 1

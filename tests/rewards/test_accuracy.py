@@ -46,7 +46,7 @@ def test_right_both_ways(task, gold, answer):
 @pytest.mark.parametrize('task, gold, answer', [
     ('arithmetic', '81', '18'), ('arithmetic', '81', '8'), ('arithmetic', '8', '81'),
     ('arithmetic', '81', '-81'), ('arithmetic', '0.333', '1/3'),
-    ('math', 'pi/2', 'pi'), ('math', 'pi/2', '1/2'), ('math', 'pi', '3.14159'), ('choice', 'B', 'C'),
+    ('math', 'pi/2', 'pi'), ('math', 'pi/2', '1/2'), ('choice', 'B', 'C'),
     ('choice', 'A', '(B)'),
     ('logic', 'kim', 'kimono'), ('logic', 'kim', 'jim'), ('logic', '阿云', '阿明'),
     ('exact', 'york', 'new york'),
@@ -55,6 +55,12 @@ def test_right_both_ways(task, gold, answer):
 def test_wrong_both_ways(task, gold, answer):
     assert score(tagged(answer), Example('q', gold, task)) == 0
     assert score(tagged(gold), Example('q', answer, task)) == 0
+
+
+def test_an_answer_may_be_more_exact_than_a_decimal_gold_answer_and_not_less():
+    assert score(tagged(r'\pi'), Example('q', '3.14159', 'math')) == 1
+    assert score(tagged('3.14159'), Example('q', r'\pi', 'math')) == 0
+    assert score(tagged('3.14159265'), Example('q', '3.14159', 'arithmetic')) == 0
 
 
 EXAMPLES = [
@@ -106,7 +112,9 @@ def test_hacks_do_not_pay(example, answer):
 @pytest.mark.parametrize('example', [
     Example('q', '', 'arithmetic', id='bad'), Example('q', 'eighty', 'arithmetic', id='bad'),
     Example('q', '84/2', 'arithmetic', id='bad'),
-    Example('q', r'\sqrt{2}', 'math', id='bad'), Example('q', '', 'math', id='bad'),
+    Example('q', r'\frac{1}{0}', 'math', id='bad'), Example('q', '', 'math', id='bad'),
+    Example('q', '?', 'math', id='bad'), Example('q', r'\sqrt{2', 'math', id='bad'), Example('q', 'nan', 'math', id='bad'),
+    Example('q', 'word ' * 30, 'math', id='bad'),
     Example('q', 'E', 'choice', id='bad', options=('1', '2')),
     Example('q', 'A or B', 'choice', id='bad'), Example('q', '', 'choice', id='bad'),
     Example('q', '', 'logic', id='bad'),
@@ -144,6 +152,30 @@ def test_general_requests_are_ungraded(task):
     output = get('accuracy')([Completion(tagged('hello'))] * 2, [Example('hi', '', task), SUM])
     assert output.values.tolist() == [0, 0] and output.info['ungraded'].tolist() == [1, 0]
     check_example(Example('hi', '', task))
+
+
+@pytest.mark.parametrize('task, gold, answer, unparseable', [
+    ('math', '81', '81', 0), ('math', '81', '80', 0), ('math', '81', 'it is 81', 0), ('math', '81', '?', 1),
+    ('math', '81', '', 1), ('math', '81', r'\frac{1}{0}', 1), ('math', '81', 'so ' * 40, 1), ('arithmetic', '81', 'eighty',
+    1),
+    ('arithmetic', '81', '80', 0), ('choice', 'B', 'A or B', 1), ('choice', 'B', 'A', 0), ('logic', 'kim', 'jim', 0),
+    ('everyday', '', '?', 0),
+])
+def test_answers_that_cannot_be_read_are_counted(task, gold, answer, unparseable):
+    output = get('accuracy')([Completion(tagged(answer))], [Example('q', gold, task)])
+    assert output.info['unparseable'].tolist() == [unparseable]
+
+
+def test_a_response_without_an_answer_is_unparseable():
+    examples = [SUM, Example('hi', '', 'general')]
+    assert get('accuracy')([Completion('81')] * 2, examples).info['unparseable'].tolist() == [1, 0]
+
+
+def test_where_the_prompt_asks_for_tags_nothing_else_is_an_answer():
+    text, asked = r'so \boxed{81}', Example('... <answer> answer here </answer>. what is 37+58-14?', '81', 'math')
+    assert score(text, SUM) == 1 and score(text, asked) == 0 and score(tagged(text), asked) == 1
+    assert score(tagged('80') + '<answer> 81 </answer>', asked) == 0
+    assert score(r'\boxed{A} \boxed{B}', CHOICE) == 0 and score(r'\boxed{B}', CHOICE) == 1
 
 
 def test_prefilled_template():

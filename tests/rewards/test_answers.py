@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from r1jax.rewards.answers import extract_answer, plain_characters, plain_text, thoughts
+from r1jax.rewards.answers import asks_for_tags, boxes_of, extract_answer, plain_characters, plain_text, thoughts, unbox
 
 T = '<think>some thought</think>'
 
@@ -18,8 +18,7 @@ T = '<think>some thought</think>'
     (f'{T}<answer></answer>', ''),
     ('<answer>81</answer>', '81'),  # no thought at all: right or wrong is another question than the format
     ('some thought</think><answer>81</answer>', '81'),  # the template wrote <think>
-    (f'{T}<answer>80</answer><answer>81</answer>', '81'),  # the last one counts
-    (f'{T}<answer>81</answer><answer>80</answer>', '80'),
+    (f'{T}<answer>81</answer> so <answer> 81 </answer>', '81'),  # said twice
     (f'{T}<answer>81</answer> wait <answer>', '81'),  # a stray opening tag after it
     (f'{T}</answer><answer>81</answer>', '81'),
     ('<think>a</think><answer>80</answer><think>b</think><answer>81</answer>', '81'),
@@ -45,9 +44,75 @@ def test_finds_the_answer(text, answer):
     f'{T}<answer><answer>81</answer></answer>',
     f'{T}<answer>so <answer>81</answer>',  # the outer one is never closed
     '<answer>81</think></answer>',
+    f'{T}<answer>80</answer><answer>81</answer>',  # two answers are none
+    f'{T}<answer>81</answer><answer>80</answer>',
+    f'{T}<answer>81</answer><answer></answer>',
+    f'{T}<answer>81</answer><answer>81.0</answer>',  # equal or not, they are two
+    f'{T}<answer>so \\boxed{{81}}<answer>',  # tags that are no block hide what else stands there
+    f'{T}the answer is 81 <answer>',
+    f'{T}#### 81</answer>',
 ])
 def test_finds_no_answer(text):
     assert extract_answer(text) is None
+    assert extract_answer(text, tagged=True) is None
+
+
+@pytest.mark.parametrize('content, answer', [
+    (r'so \boxed{81} it is', '81'), (r'\boxed{\frac{1}{2}}', r'\frac{1}{2}'), (r'\boxed{1}, \boxed{2}', '1, 2'),
+    (r'\boxed{A} or \boxed{B}', 'A, B'), (r'\boxed{81} and \boxed{81}', '81'), (r'\boxed{81', r'\boxed{81'),
+    ('The answer is 81.', '81'), ('answer: 81', '81'), ('The final answer is: **81**', '81'), ('So the answer is 3.5!',
+    '3.5'),
+    ('答案是5。', '5'), ('所以答案是5', '5'), ('La réponse finale est 5', '5'), ('la respuesta es 5.', '5'), ('Answer: (B)',
+    '(B)'),
+    ('it is 81', 'it is 81'), ('80, but the answer is 81', '80, but the answer is 81'),  # what stands before it counts
+    ('the answer', 'the answer'), ('-5', '-5'), ('', ''),
+])
+def test_what_counts_between_answer_tags(content, answer):
+    text = f'{T}<answer>{content}</answer>'
+    assert extract_answer(text) == extract_answer(text, tagged=True) == answer
+
+
+@pytest.mark.parametrize('text, answer', [
+    (r'so \boxed{81}.', '81'), (r'so \boxed{\frac{1}{2}}', r'\frac{1}{2}'), (r'\fbox{81}', '81'), (r'\boxed 81.', '81'),
+    (r'$\boxed {81}$', '81'), (r'$\boxed 81$ it is', '81'), (r'\boxed{\{1,2\}}', r'\{1,2\}'),
+    (r'\boxed{\boxed{5}}', '5'), (r'\boxed{\text{B}}', r'\text{B}'), (r'\boxed{81}, then \boxed{8', '81'),
+    (r'\boxed{x \boxed{5}', '5'), (r'\boxed{a \boxed{5} b}', r'a \boxed{5} b'),
+    (r'the answer is 80, \boxed{81}', '81'),  # boxes before words
+    ('The answer is 81.', '81'), ('The final answer is $81$. I hope it is correct.', '$81$'), ('Final answer: 81', '81'),
+    ('The answer is 80. No, the answer is 81. Good.', '81'), ('the answer is 3.5. Right?', '3.5'), ('The answer is:\n\n42\n',
+    '42'),
+    ('答案是５。谢谢', '５'), ('答案为：5', '：5'), ('答案：5元', '5元'), ('La réponse est 5 km.', '5 km'),
+    ('Donc la réponse finale est 5.', '5'), ('La respuesta final es 5 manzanas.', '5 manzanas'), ('**Answer:** 5', '5'),
+    ('17 + 25\n#### 42', '42'), ('#### 41\nno\n#### 42 \n', '42'), ('the answer is 41\n#### 42', '41'),
+])
+def test_without_tags(text, answer):
+    assert extract_answer(T + text) == answer
+    assert extract_answer(T + text, tagged=True) is None
+    assert extract_answer(f'<think>{text}') is None and extract_answer(text, prefilled=True) is None
+
+
+@pytest.mark.parametrize('text, summary, whole', [
+    (r'\boxed{A} \boxed{B} \boxed{C} \boxed{D}', 'A, B, C, D', 'A, B, C, D'),  # a list of all options is none of them
+    (r'\boxed{80}. Wait, no: \boxed{81}', '80, 81', '81'),  # a thought may correct itself, a summary is the answer
+    (r'$x = \boxed{1}$, $y = \boxed{2}$', '1, 2', '1, 2'), (r'\boxed{1} and \boxed{2}.', '1, 2', '1, 2'),
+    (r'\boxed{3}? So 1: $\boxed{1}$ or $\boxed{2}$', '3, 1, 2', '1, 2'), (r'\boxed{1}和\boxed{2}', '1, 2', '1, 2'),
+    (r'\boxed{5} Thus \boxed{5}', '5', '5'), (r'\boxed{1}' + '\n\n' + r'\boxed{2}', '1, 2', '1, 2'),
+])
+def test_several_boxes(text, summary, whole):
+    assert extract_answer(T + text) == summary
+    assert extract_answer(text) == whole
+
+
+def test_prompts_that_ask_for_tags():
+    assert asks_for_tags('answers in <answer> </answer>. q:') and not asks_for_tags('the final answer within \\boxed{}')
+
+
+def test_boxes():
+    assert [box.content for box in boxes_of(r'so \boxed{1}, no: \boxed{\frac{1}{2}}.')] == ['1', r'\frac{1}{2}']
+    assert [box.content for box in boxes_of(r'so \boxed{1}, no: \boxed{2')] == ['1'] and boxes_of('81 {2}') == []
+    text = r'a \boxed{b \{ c} d'
+    assert [text[box.start:box.end] for box in boxes_of(text)] == [r'\boxed{b \{ c}']
+    assert unbox(r'\boxed{\frac{1}{2}}') == r'\frac{1}{2}' and unbox(r'\boxed{1}+\boxed{2}') == r'\boxed{1}+\boxed{2}'
 
 
 def test_prefilled_thought_that_stays_open_has_no_answer():
@@ -88,9 +153,14 @@ def test_plain_text(text, plain):
 @pytest.mark.parametrize('spam', [
     '<answer>' * 20_000, '</answer>' * 20_000, '<answer>1</answer>' * 10_000, '<think>' * 20_000,
     '</think>' * 20_000,
-    '<' * 100_000, '<answer></think>' * 10_000,
+    '<' * 100_000, '<answer></think>' * 10_000, '\\boxed{' * 20_000, '\\boxed{1}' * 10_000, '\\boxed{' * 5_000 + '}' * 5_000,
+    '\\boxed ' * 10_000, 'box' + '{' * 50_000, 'the answer is ' * 8_000, 'answer' + ' ' * 100_000, '#### ' * 20_000,
+    '\\boxed{1}' + ', ' * 40_000 + '\\boxed{2}', '\\boxed{1}' + ' and' * 20_000 + '\\boxed{2}',
+    'the answer is' + '. ' * 40_000,
+    '#' * 100_000, '\n#### ' * 15_000, '<answer>' + '-' * 99_000 + '</answer>', '\\boxed{1}' + 'and' * 30_000 + '\\boxed{2}',
+    '\\boxed{1}' + 'x_1 ' * 20_000 + '\\boxed{2}',
 ])
-def test_tag_spam_takes_linear_time(spam):
+def test_spam_takes_linear_time(spam):
     start = time.perf_counter()
-    extract_answer(spam), thoughts(spam)
+    extract_answer(spam), extract_answer(T + spam), thoughts(spam)
     assert time.perf_counter() - start < 1.0

@@ -55,7 +55,7 @@ def test_rows_come_back_in_order_with_their_rewards(tmp_path):
 def test_a_row_that_cannot_be_scored_is_told_and_the_others_are_scored(tmp_path):
     (tmp_path / 'mine.py').write_text(FILE)
     bad = ['{"completion": "cut', '[1]', '"42"', {'answer': '42'}, *(GOOD | change for change in (
-        {'task': 5}, {'answer': '6 or 7'}, {'task': 'maht'}, {'completion': 'raise'}, {'completion': 'hang'},
+        {'task': 5}, {'answer': '?'}, {'task': 'maht'}, {'completion': 'raise'}, {'completion': 'hang'},
         {'completion': 'die'}, {'n_tokens': 'x'}))]
     rows = [GOOD]
     for row in bad:
