@@ -2,7 +2,7 @@
 
 Source: DeepSeek-R1, arXiv 2501.12948, section 2.2.2 (rule-based rewards only, no neural reward model).
 
-Every task but code has one exact form for its answers, and an answer is right if its form is that of the gold
+Every task but those of programs has one exact form for its answers, and an answer is right if its form is that of the gold
 answer. So equality is symmetric, never a matter of substrings, and the same forms pool a majority's votes.
 """
 
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from r1jax.errors import nearest
-from r1jax.rewards import choice, code
+from r1jax.rewards import choice, code, functions
 from r1jax.rewards.answers import MAX_ANSWER_CHARS, extract_answer, plain_text
 from r1jax.rewards.base import Completion, Example, ExampleError, RewardOutput, register
 from r1jax.rewards.math import parse_math, parse_number
@@ -20,27 +20,31 @@ from r1jax.rewards.math import parse_math, parse_number
 # own files of such requests.
 UNGRADED = frozenset({'everyday', 'knowledge', 'safety', 'general'})
 
+_CODE_INFO = {
+    'code_timeouts': ('timeout',), 'code_errors': ('error', 'memory', 'output'), 'code_missing': ('no code',)}
 _TEXT = frozenset({'exact', 'logic', 'translation'})
-TASKS = frozenset({'arithmetic', 'math', 'choice', 'code'}) | _TEXT | UNGRADED
+TASKS = frozenset({'arithmetic', 'math', 'choice', 'function', 'code'}) | _TEXT | UNGRADED
 
 
 def answer_form(answer: str, task: str, options: tuple[str, ...] = ()) -> str | None:
     """Returns the exact form of an answer, or None if it is no answer of this task's kind (empty, hedged).
 
     'arithmetic': a number. 'math': also a multiple of a power of pi, plain or LaTeX. 'choice': a capital
-    letter. 'code': the function in one spelling. 'exact', 'logic', 'translation': a number, or text without
-    case, outer punctuation and spaces. Raises ExampleError for an unknown task.
+    letter. 'function': the function in one spelling. 'code': the text of the program. 'exact', 'logic', 'translation': a
+    number, or text without case, outer punctuation and spaces. Raises ExampleError for an unknown task.
     """
     if task not in TASKS:
         raise ExampleError(f'the accuracy reward knows no task {task!r}{nearest(task, TASKS)}')
+    if task == 'code':
+        return code.program_of(answer)
     if len(answer) > MAX_ANSWER_CHARS:
         return None
     if task == 'math':
         return parse_math(answer)
     if task == 'choice':
         return choice.parse_choice(answer, options)
-    if task == 'code':
-        return code.normal_form(answer)
+    if task == 'function':
+        return functions.normal_form(answer)
     number = parse_number(answer)
     if number is not None:
         return str(number)
@@ -60,8 +64,11 @@ def is_correct(answer: str, example: Example) -> bool:
     """
     if example.task in UNGRADED:
         return False
+    if example.task == 'function':
+        return functions.passes(answer, _tests(example))
     if example.task == 'code':
-        return code.passes(answer, _tests(example))
+        code.check(example)
+        return bool(code.grade([code.program_of(answer)], [example])[0].item() == 1)
     gold = _gold_form(example)
     return answer_form(answer, example.task, example.options) == gold
 
@@ -73,19 +80,37 @@ def check_example(example: Example) -> None:
 
 @register('accuracy')
 def accuracy(
-    completions: Sequence[Completion], examples: Sequence[Example], *, prefilled: bool = False
+    completions: Sequence[Completion], examples: Sequence[Example], *, prefilled: bool = False, partial: bool = False
 ) -> RewardOutput:
     """1 where the answer in the answer tags is right, else 0. info['ungraded'] is 1 for tasks without a rule.
 
-    prefilled: the template wrote `<think>`, so a response that never closes it has no answer. Raises
-    ExampleError for an example that cannot be graded, whatever the completion says.
+    prefilled: the template wrote `<think>`, so a response that never closes it has no answer. partial: a program (task
+    'code') that passes some of its tests gets their share. A program may also stand after the thought without answer tags,
+    in the last fenced block. Where there are programs, info says of each completion, 1 or 0, whether its program ran out of
+    time ('code_timeouts'), ended otherwise than by a test's verdict ('code_errors': exception, crash, memory, output), or
+    is missing ('code_missing').
+
+    Raises ExampleError for an example that cannot be graded, whatever the completion says, and UserError where programs are
+    to be run and no sandbox works.
     """
     right = np.zeros(len(completions), np.float32)
+    programs = {}
     for index, (completion, example) in enumerate(zip(completions, examples, strict=True)):
         answer = extract_answer(completion.text, prefilled)
-        right[index] = is_correct(answer or '', example)
-    ungraded = np.array([example.task in UNGRADED for example in examples], np.float32)
-    return RewardOutput(right, {'ungraded': ungraded})
+        if example.task == 'code':
+            programs[index] = (
+                code.program_of(answer) if answer is not None else code.untagged_program(completion.text, prefilled))
+        else:
+            right[index] = is_correct(answer or '', example)
+    info = {'ungraded': np.array([example.task in UNGRADED for example in examples], np.float32)}
+    if programs:
+        places = list(programs)
+        right[places], statuses = code.grade(
+            list(programs.values()), [examples[place] for place in places], partial=partial)
+        for name, counted in _CODE_INFO.items():
+            info[name] = np.zeros(len(completions), np.float32)
+            info[name][places] = [status in counted for status in statuses]
+    return RewardOutput(right, info)
 
 
 def _gold_form(example: Example) -> str:
@@ -103,12 +128,10 @@ def _tests(example: Example) -> str:
     try:
         if not isinstance(tests, str):
             if not all(isinstance(test, str) for test in tests):
-                raise code.Refused('they are not Python source')
+                raise functions.Refused('they are not Python source')
             tests = '\n'.join(tests)
-        code.parse_tests(tests)
-    except code.Refused as error:
+        functions.parse_tests(tests)
+    except functions.Refused as error:
         raise ExampleError(
-            f'has tests the tiny grader cannot read ({error}): general programs need the sandboxed grader',
-            example,
-        ) from None
+            f"has tests the tiny grader cannot read ({error}): general programs are of the task 'code'", example) from None
     return tests

@@ -138,14 +138,14 @@ def test_a_seed_orders_train_and_leaves_test_alone():
 
 def test_mixtures_have_their_rates():
     counts = Counter(example.task for example in take(400, 'tiny_reasoning', seed=3))
-    assert counts == {'arithmetic': 160, 'logic': 100, 'choice': 80, 'code': 60}
+    assert counts == {'arithmetic': 160, 'logic': 100, 'choice': 80, 'function': 60}
     counts = Counter(example.task for example in take(800, 'tiny_all', seed=3))
     assert counts['everyday'] == 80 and counts['knowledge'] == 70 and counts['translation'] == 50
     assert counts['arithmetic'] == 240 and 'safety' not in counts
     counts = Counter(example.task for example in take(400, 'tiny_helpful', seed=3))
     assert counts == {'everyday': 200, 'knowledge': 80, 'safety': 120}
     counts = Counter(example.task for example in take(800, 'tiny_scenarios', seed=3))
-    assert counts == {'arithmetic': 80, 'logic': 50, 'choice': 40, 'code': 30, 'everyday': 280, 'knowledge': 120,
+    assert counts == {'arithmetic': 80, 'logic': 50, 'choice': 40, 'function': 30, 'everyday': 280, 'knowledge': 120,
                       'safety': 200}
     counts = Counter(example.task for example in take(400, 'tiny_assistant', seed=3))
     assert counts == {'everyday': 160, 'knowledge': 100, 'translation': 20, 'safety': 120}

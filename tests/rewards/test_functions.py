@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from r1jax.rewards.code import Refused, normal_form, parse_tests, passes
+from r1jax.rewards.functions import Refused, normal_form, parse_tests, passes
 
 TESTS = 'assert f(0) == 4\nassert f(2) == 10\nassert f(5) == 19'
 
