@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from r1jax.errors import nearest
+from r1jax.errors import UserError, nearest
 from r1jax.rewards import choice, code, functions
 from r1jax.rewards.answers import MAX_ANSWER_CHARS, extract_answer, plain_text
 from r1jax.rewards.base import Completion, Example, ExampleError, RewardOutput, register
@@ -80,12 +80,13 @@ def check_example(example: Example) -> None:
 
 @register('accuracy')
 def accuracy(
-    completions: Sequence[Completion], examples: Sequence[Example], *, prefilled: bool = False, partial: bool = False
+    completions: Sequence[Completion], examples: Sequence[Example], *, prefilled: bool = False, partial: bool = False,
+    timeout_s: int = 4
 ) -> RewardOutput:
     """1 where the answer in the answer tags is right, else 0. info['ungraded'] is 1 for tasks without a rule.
 
     prefilled: the template wrote `<think>`, so a response that never closes it has no answer. partial: a program (task
-    'code') that passes some of its tests gets their share. A program may also stand after the thought without answer tags,
+    'code') that passes some of its tests gets their share. timeout_s: seconds of CPU that a program may take. A program may also stand after the thought without answer tags,
     in the last fenced block. Where there are programs, info says of each completion, 1 or 0, whether its program ran out of
     time ('code_timeouts'), ended otherwise than by a test's verdict ('code_errors': exception, crash, memory, output), or
     is missing ('code_missing').
@@ -93,6 +94,8 @@ def accuracy(
     Raises ExampleError for an example that cannot be graded, whatever the completion says, and UserError where programs are
     to be run and no sandbox works.
     """
+    if not isinstance(timeout_s, int) or timeout_s < 1:
+        raise UserError(f"the reward 'accuracy' needs timeout_s of whole seconds, at least 1, not {timeout_s!r}")
     right = np.zeros(len(completions), np.float32)
     programs = {}
     for index, (completion, example) in enumerate(zip(completions, examples, strict=True)):
@@ -106,7 +109,8 @@ def accuracy(
     if programs:
         places = list(programs)
         right[places], statuses = code.grade(
-            list(programs.values()), [examples[place] for place in places], partial=partial)
+            list(programs.values()), [examples[place] for place in places], partial=partial,
+            timeout_s=timeout_s)
         for name, counted in _CODE_INFO.items():
             info[name] = np.zeros(len(completions), np.float32)
             info[name][places] = [status in counted for status in statuses]

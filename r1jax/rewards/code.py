@@ -36,10 +36,11 @@ from r1jax.rewards.answers import THINK, THINK_END
 from r1jax.rewards.base import Example, ExampleError
 from r1jax.rewards.sandbox import Job, Limits, Run, Sandbox, isolation
 
-LIMITS = Limits()
-# All cases of one program together, in seconds on the wall.
-CASES_S = 5 * LIMITS.wall_s
+# All cases of one program together may take this many times what one may.
+CASES_TIMES = 5
 MAX_PROGRAM_CHARS = 100_000
+# How often a pool is told, in seconds, that programs are still running within their limits.
+CLOCK_S = 0.2
 # Printed numbers with a decimal point may differ by this much, absolutely or relatively, as in most contests' checkers.
 TOLERANCE = 1e-6
 
@@ -249,42 +250,46 @@ class _Counting(ast.NodeTransformer):
 
 
 def grade(
-    programs: Sequence[str | None], examples: Sequence[Example], *, partial: bool = False
+    programs: Sequence[str | None], examples: Sequence[Example], *, partial: bool = False, timeout_s: int = 4
 ) -> tuple[np.ndarray, list[str]]:
     """Runs each program against its example's tests, side by side.
 
     Returns credits, float32 [B], and what each program came to, one of STATUSES. A credit is 1 if all tests pass, else 0;
-    with `partial` the share of asserts or cases that do. Raises ExampleError for tests that cannot be read, before any program is
-    run, and UserError where no sandbox works.
+    with `partial` the share of asserts or cases that do. timeout_s: what a program, or each of its cases, may take of CPU;
+    twice that on the wall. Raises ExampleError for tests that cannot be read, before any
+    program is run, and UserError where no sandbox works.
     """
     tests = [_read(example, partial) for example in examples]
+    limits = Limits(cpu_s=timeout_s, wall_s=2.0 * timeout_s)
     credits_B, statuses = np.zeros(len(programs), np.float32), ['no code'] * len(programs)
     trials = {
-        index: (_try_asserts if isinstance(tests[index], Asserts) else _try_cases)(program, tests[index], partial)
+        index: (_try_asserts if isinstance(tests[index], Asserts) else _try_cases)(
+            program, tests[index], partial, limits)
         for index, program in enumerate(programs) if program is not None}
     if not trials:
         return credits_B, statuses
     sandbox = _sandbox(isolation())
     running = {sandbox.submit(next(trial)): index for index, trial in trials.items()}
     while running:
-        done, _ = wait(running, return_when=FIRST_COMPLETED)
+        done, _ = wait(running, CLOCK_S, FIRST_COMPLETED)
         for future in done:
             index = running.pop(future)
             try:
                 running[sandbox.submit(trials[index].send(future.result()))] = index
             except StopIteration as end:
                 credits_B[index], statuses[index] = end.value
-        worker.restart_clock()  # a program's own limits bound its time: many slow ones are no reason to kill the grader
+        # The limits bound each program's time, whatever it does: many slow ones are no reason to kill the grader.
+        worker.restart_clock()
     return credits_B, statuses
 
 
 Trial = Generator[Job, Run, tuple[float, str]]
 
 
-def _try_asserts(program: str, tests: Asserts, partial: bool) -> Trial:
+def _try_asserts(program: str, tests: Asserts, partial: bool, limits: Limits) -> Trial:
     """Yields the one job of a program with asserts; returns its credit and status."""
     job = {'source': tests.source, 'names': tests.names, 'modules': tests.modules}
-    run = yield Job(program, tests=job)
+    run = yield Job(program, tests=job, limits=limits)
     verdict = run.verdict or {'passed': 0, 'failed': 0, 'status': 'lost', 'error': ''}
     passed, failed = verdict['passed'], verdict['failed']
     if run.status == 'ended' and verdict['status'] == 'done' and passed and not failed:
@@ -299,14 +304,14 @@ def _try_asserts(program: str, tests: Asserts, partial: bool) -> Trial:
     return credit, 'failed' if told_wrong and verdict['status'] in ('done', 'raised') else 'error'
 
 
-def _try_cases(program: str, tests: Cases, partial: bool) -> Trial:
+def _try_cases(program: str, tests: Cases, partial: bool, limits: Limits) -> Trial:
     """Yields a job for each case, up to the first that fails unless `partial`; a timeout is the last in any case."""
     right, status, spent = 0, 'passed', 0.0
     for stdin, stdout in tests.pairs:
-        if spent > CASES_S:
+        if spent > CASES_TIMES * limits.wall_s:
             status = 'timeout'
             break
-        run = yield Job(program, stdin=stdin)
+        run = yield Job(program, stdin=stdin, limits=limits)
         spent += run.wall_s
         now = _status_of(run, stdout)
         right += now == 'passed'
@@ -343,6 +348,6 @@ def _same_word(word: str, wanted: str) -> bool:
 @functools.lru_cache
 def _sandbox(kind: str) -> Sandbox:
     """The sandbox of this process, kept warm; workers beside each other have one slot each."""
-    sandbox = Sandbox(1 if worker.inside() else len(os.sched_getaffinity(0)), LIMITS, kind)
+    sandbox = Sandbox(1 if worker.inside() else os.cpu_count() or 1, kind)
     atexit.register(sandbox.close)
     return sandbox

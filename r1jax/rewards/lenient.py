@@ -25,7 +25,8 @@ def last_answer(text: str, example: Example) -> str | None:
 
     By task: the last number (for math also the last \boxed{} or LaTeX value), the last option letter, the
     last function or (for code) fenced block, the last sentence of a translation; elsewhere the last number,
-    or as many last words as the gold answer has. For a gold answer that is a capitalised name, the last name of those the prompt gives.
+    or as many last words as the gold answer has. For a gold answer that is a capitalised name, the last name
+    of those the prompt gives.
     """
     text = without_tags(text)
     if example.task == 'arithmetic':

@@ -518,8 +518,9 @@ def _confine(limits, isolation):
             ('RLIMIT_NOFILE', 64), ('RLIMIT_CORE', 0), ('RLIMIT_NPROC', limits['processes'])):
         if isolation == 'limits' and name == 'RLIMIT_NPROC':  # it counts all processes of the user
             continue
+        hard = value + (name == 'RLIMIT_CPU')  # SIGXCPU tells why it ended; who ignores that is killed a second later
         try:
-            resource.setrlimit(getattr(resource, name), (value, value))
+            resource.setrlimit(getattr(resource, name), (value, hard))
         except (ValueError, OSError):  # macOS has no limit of address space
             pass
     signal.signal(signal.SIGXFSZ, signal.SIG_DFL)  # Python ignores it; so a program with too much output ends
