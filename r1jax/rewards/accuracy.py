@@ -86,10 +86,10 @@ def accuracy(
     """1 where the answer in the answer tags is right, else 0. info['ungraded'] is 1 for tasks without a rule.
 
     prefilled: the template wrote `<think>`, so a response that never closes it has no answer. partial: a program (task
-    'code') that passes some of its tests gets their share. timeout_s: seconds of CPU that a program may take. A program may also stand after the thought without answer tags,
-    in the last fenced block. Where there are programs, info says of each completion, 1 or 0, whether its program ran out of
-    time ('code_timeouts'), ended otherwise than by a test's verdict ('code_errors': exception, crash, memory, output), or
-    is missing ('code_missing').
+    'code') that passes some of its tests gets their share. timeout_s: seconds of CPU that a program may take. A program may
+    also stand after the thought without answer tags, in the last fenced block. Where there are programs, info says of each
+    completion, 1 or 0, whether its program ran out of time ('code_timeouts'), ended otherwise than by a test's verdict
+    ('code_errors': exception, crash, memory, output), or is missing ('code_missing').
 
     Raises ExampleError for an example that cannot be graded, whatever the completion says, and UserError where programs are
     to be run and no sandbox works.

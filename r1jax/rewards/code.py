@@ -294,8 +294,9 @@ def _try_asserts(program: str, tests: Asserts, partial: bool, limits: Limits) ->
     passed, failed = verdict['passed'], verdict['failed']
     if run.status == 'ended' and verdict['status'] == 'done' and passed and not failed:
         return 1.0, 'passed'
-    # In a loop an assert counts each time; one that was never reached counts as failed.
-    credit = passed / max(tests.total, passed + failed + 1) if partial else 0.0
+    # In a loop an assert counts each time. Where something ended the tests early, what they had not reached has failed.
+    tried = passed + failed if verdict['status'] == 'done' else max(tests.total, passed + failed + 1)
+    credit = passed / tried if partial and tried else 0.0
     if run.status == 'timeout':
         return credit, 'timeout'
     if verdict['error'] == 'MemoryError':

@@ -1,4 +1,4 @@
-"""Programs: what passes, what does not, what is refused, and every way that we know of to be paid without solving anything."""
+"""Programs: what passes, what does not, what is refused, and every way we know of to be paid without solving anything."""
 
 import ast
 import collections
@@ -12,8 +12,19 @@ import numpy as np
 import pytest
 
 from r1jax.errors import UserError
-from r1jax.rewards import Completion, Example, ExampleError, RewardMix, WorkerPool, canonical, get, is_correct, last_answer
-from r1jax.rewards import code, sandbox
+from r1jax.rewards import (
+    Completion,
+    Example,
+    ExampleError,
+    RewardMix,
+    WorkerPool,
+    canonical,
+    code,
+    get,
+    is_correct,
+    last_answer,
+    sandbox,
+)
 from r1jax.rewards.accuracy import check_example
 
 
@@ -446,27 +457,27 @@ def mutated(source, rng):
     return ast.unparse(tree)
 
 
-def truth(program, tests, timeout_s):
+def truth(program, tests):
     """Whether the asserts hold in a plain process that runs both, told apart from everything else by its exit code."""
-    try:
-        done = subprocess.run(
-            [sys.executable, '-c', f'{program}\n{tests}\nimport os\nos._exit(42)'], stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=timeout_s, env=os.environ | {'PYTHONHASHSEED': '0'})
-    except subprocess.TimeoutExpired:
-        return None
+    done = subprocess.run(
+        [sys.executable, '-c', f'{program}\n{tests}\nimport os\nos._exit(42)'], stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=60, env=os.environ | {'PYTHONHASHSEED': '0'})
     return done.returncode == 42
 
 
 def compare(problems, seed):
-    """Grades mutated references and the truth of each; returns how often (truth, verdict) came up."""
+    """Grades mutated references and finds the truth of each; returns how often each truth came up, or a timeout."""
     rng = random.Random(seed)
     pairs = [(changed, tests) for program, tests in problems if (changed := mutated(program, rng))]
-    credits, _ = code.grade([program for program, _ in pairs], [Example('q', task='code', tests=tests) for _, tests in pairs])
-    counts = collections.Counter()
-    for (program, tests), credit in zip(pairs, credits, strict=True):
-        told = truth(program, tests, 30)
-        counts[told, bool(credit)] += 1
-        assert told is None or told == bool(credit), (program, tests)
+    _, statuses = code.grade(
+        [program for program, _ in pairs], [Example('q', task='code', tests=tests) for _, tests in pairs], timeout_s=2)
+    counts, wrong = collections.Counter(), []
+    for (program, tests), status in zip(pairs, statuses, strict=True):
+        told = status if status == 'timeout' else truth(program, tests)
+        counts[told] += 1
+        if told != 'timeout' and told != (status == 'passed'):
+            wrong.append((status, program, tests))
+    assert not wrong
     return counts
 
 
@@ -476,7 +487,7 @@ def test_references_of_mbpp_pass_and_mutated_ones_fail_where_their_tests_tell(an
     _, statuses = code.grade([program for program, _ in problems], [Example('q', task='code', tests=tests) for _, tests in problems])
     assert set(statuses) == {'passed'}
     counts = compare(problems[::2], seed=0)
-    assert counts[False, False] > 3 * counts[True, True] > 0
+    assert counts[False] > 3 * counts[True] > 0
 
 
 @pytest.mark.slow
@@ -489,4 +500,4 @@ def test_all_of_mbpp(any_kind, shared, name):
     assert collections.Counter(statuses) == {'passed': len(problems)}
     counts = compare(problems, seed=1)
     print(name, len(problems), counts)
-    assert counts[False, False] > 0.6 * len(problems)
+    assert counts[False] > 0.6 * len(problems)
