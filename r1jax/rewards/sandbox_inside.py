@@ -47,9 +47,11 @@ _REFUSED = {
     'mq_open': (240, 180), 'unshare': (272, 97), 'setns': (308, 268), 'mount': (165, 40), 'umount2': (166, 39),
     'pivot_root': (155, 41), 'chroot': (161, 51), 'bpf': (321, 280), 'perf_event_open': (298, 241),
     'userfaultfd': (323, 282), 'io_uring_setup': (425, 425), 'add_key': (248, 217), 'request_key': (249, 218),
-    'keyctl': (250, 219),
+    'keyctl': (250, 219), 'setpriority': (141, 140), 'sched_setscheduler': (144, 119), 'sched_setparam': (142, 118),
+    'sched_setattr': (314, 274), 'sched_setaffinity': (203, 122), 'ioprio_set': (251, 30), 'migrate_pages': (256, 238),
+    'move_pages': (279, 239), 'process_madvise': (440, 440), 'pidfd_open': (434, 434), 'memfd_secret': (447, 447),
 }
-_CLONE, _CLONE3 = (56, 220), 435
+_CLONE, _CLONE3, _PRLIMIT = (56, 220), 435, (302, 261)
 _ARCHITECTURES = {'x86_64': (0, 0xC000003E), 'aarch64': (1, 0xC00000B7)}
 
 
@@ -535,7 +537,7 @@ def _confine(limits, isolation):
 def refuse_system_calls():
     """Has the kernel refuse new processes, signals to others, sockets and the like, where it knows seccomp filters.
 
-    In namespaces that is a second wall. Threads stay possible.
+    In namespaces that is a second wall. Threads stay possible, and limits of the process itself.
     """
     if platform.machine() not in _ARCHITECTURES:
         return
@@ -547,7 +549,8 @@ def refuse_system_calls():
         (load, 0, 0, 4), (equal, 1, 0, architecture), (answer, 0, 0, refuse),  # another architecture has other numbers
         (load, 0, 0, 0), (greater, 0, 1, 0x40000000), (answer, 0, 0, refuse),  # and so has x32
         (equal, 0, 1, _CLONE3), (answer, 0, 0, unknown),  # its flags cannot be seen; the C library then calls clone
-        (equal, 0, 4, _CLONE[column]), (load, 0, 0, 16), (bits, 0, 1, thread), (answer, 0, 0, allow), (answer, 0, 0, refuse)]
+        (equal, 0, 4, _CLONE[column]), (load, 0, 0, 16), (bits, 0, 1, thread), (answer, 0, 0, allow), (answer, 0, 0, refuse),
+        (equal, 0, 4, _PRLIMIT[column]), (load, 0, 0, 16), (equal, 0, 1, 0), (answer, 0, 0, allow), (answer, 0, 0, refuse)]
     for numbers in _REFUSED.values():
         if numbers[column] is not None:
             program += [(equal, 0, 1, numbers[column]), (answer, 0, 0, refuse)]
@@ -677,8 +680,8 @@ def main(isolation):
         answer = _run(job, descriptors, isolation, control, woken)
         if answer is None:
             return
-        _wipe(os.getcwd())
         control.sendall(json.dumps(answer).encode())
+        _wipe(os.getcwd())
 
 
 def _run(job, descriptors, isolation, control, woken):

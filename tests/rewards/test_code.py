@@ -392,7 +392,8 @@ def test_where_a_program_may_stand(any_kind, text, value):
 
 def test_the_reward_says_why_a_program_earned_nothing(any_kind):
     programs = [
-        GOOD, 'def f(x):\n  while True: pass', 'def f(x): return 1/0', 'def f(x): return [0] * 10**9', '', 'def f(x): return 1']
+        GOOD, 'def f(x):\n  while True: pass', 'def f(x): return 1/0', 'def f(x): return [0] * 10**9', '',
+        'def f(x): return 1']
     texts = [f'<think> a </think> <answer>\n{program}\n</answer>' for program in programs] + ['<answer>81</answer>']
     examples = [EXAMPLE] * 6 + [Example('q', '81', 'arithmetic')]
     output = get('accuracy', timeout_s=1)([Completion(text) for text in texts], examples)
