@@ -13,6 +13,7 @@ import datetime
 import decimal
 import errno
 import fractions
+import functools
 import gc
 import importlib
 import json
@@ -539,8 +540,22 @@ def refuse_system_calls():
 
     In namespaces that is a second wall. Threads stay possible, and limits of the process itself.
     """
+    code = _filter()
+    if code:
+        buffer = ctypes.create_string_buffer(code, len(code))
+        program = _Filter(len(code) // 8, ctypes.addressof(buffer))
+        _prctl(_PR_SET_SECCOMP, 2, ctypes.byref(program))
+
+
+class _Filter(ctypes.Structure):
+    _fields_ = [('length', ctypes.c_ushort), ('code', ctypes.c_void_p)]
+
+
+@functools.cache
+def _filter():
+    """The filter as the kernel reads it, b'' for an architecture whose numbers are not known here."""
     if platform.machine() not in _ARCHITECTURES:
-        return
+        return b''
     column, architecture = _ARCHITECTURES[platform.machine()]
     load, equal, greater, bits, answer = 0x20, 0x15, 0x35, 0x45, 0x06
     allow, refuse, unknown = 0x7FFF0000, 0x50000 | errno.EPERM, 0x50000 | errno.ENOSYS
@@ -555,13 +570,7 @@ def refuse_system_calls():
         if numbers[column] is not None:
             program += [(equal, 0, 1, numbers[column]), (answer, 0, 0, refuse)]
     program.append((answer, 0, 0, allow))
-    code = b''.join(struct.pack('HBBI', *line) for line in program)
-    buffer = ctypes.create_string_buffer(code, len(code))
-
-    class Filter(ctypes.Structure):
-        _fields_ = [('length', ctypes.c_ushort), ('code', ctypes.c_void_p)]
-
-    _prctl(_PR_SET_SECCOMP, 2, ctypes.byref(Filter(len(program), ctypes.addressof(buffer))))
+    return b''.join(struct.pack('HBBI', *line) for line in program)
 
 
 def drop_capabilities():
@@ -669,6 +678,7 @@ def main(isolation):
     signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
     if sys.platform == 'linux':
         _prctl(_PR_SET_DUMPABLE, 0)  # no program can trace the server, nor what is forked from it
+    _filter()
     gc.collect()
     gc.freeze()
     control.sendall(b'ready')
@@ -700,12 +710,10 @@ def _run(job, descriptors, isolation, control, woken):
             os.setsid()
             for stream, descriptor in enumerate(streams):
                 os.dup2(descriptor, stream)
-            for descriptor in range(3, 64):
-                if descriptor not in keep - {*streams}:
-                    try:
-                        os.close(descriptor)
-                    except OSError:
-                        pass
+            last = 2
+            for descriptor in sorted(keep - {*streams}) + [1 << 12]:
+                os.closerange(last + 1, descriptor)
+                last = descriptor
             _confine(limits, isolation)
             function(*arguments, limits)
             code = 0
