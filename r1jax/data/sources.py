@@ -19,6 +19,7 @@ import numpy as np
 from r1jax.data import templates, tinyworld
 from r1jax.errors import Missing, UserError
 from r1jax.rewards.accuracy import UNGRADED
+from r1jax.rewards.code import with_a_test
 
 Row = dict[str, str | int]
 FEATURES = (
@@ -160,7 +161,8 @@ class JsonLines:
         default_language: language of rows that do not tell theirs.
         language, difficulty, kind: keep only the rows that have them.
 
-    Programs (task 'code') need no answer; what sets their tests up is put before them. An answer that ends in '#### 42', as
+    Programs (task 'code') need no answer; what sets their tests up is put before them, and their first test below a
+    question that does not name what it calls. An answer that ends in '#### 42', as
     in GSM8K, is 42. Options are written below the question, one a line,
     as (A), (B), ...; such labels of the file's own are dropped.
     """
@@ -263,6 +265,7 @@ class JsonLines:
             raise UserError(f'{where}: more than {len(letters)} options')
         shown = [f'({letter}) {option}' for letter, option in zip(letters, options, strict=True)]
         question = '\n'.join([str(value('question', None)), *shown])
+        question = with_a_test(question, tests) if task == 'code' else question
         return {
             'prompt': templates.apply(self.template, question),
             'question': question,

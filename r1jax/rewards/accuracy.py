@@ -12,7 +12,7 @@ import numpy as np
 
 from r1jax.errors import UserError, nearest
 from r1jax.rewards import choice, code, functions
-from r1jax.rewards.answers import MAX_ANSWER_CHARS, extract_answer, plain_text
+from r1jax.rewards.answers import MAX_ANSWER_CHARS, THINK, THINK_END, extract_answer, plain_text
 from r1jax.rewards.base import Completion, Example, ExampleError, RewardOutput, register
 from r1jax.rewards.math import parse_math, parse_number
 
@@ -57,20 +57,41 @@ def canonical(answer: str, task: str, options: tuple[str, ...] = ()) -> str:
     return plain_text(answer) if form is None else form
 
 
+def final_answer(response: str, example: Example, prefilled: bool = False) -> str | None:
+    """Returns the answer in a response's answer tags, None where there is none. prefilled: the template wrote `<think>`.
+
+    A program without the tags is what follows the thought, if that has a fenced block.
+    """
+    answer = extract_answer(response, prefilled)
+    if answer is None and example.task == 'code':
+        _, closed, tail = response.rpartition(THINK_END)
+        thinking = THINK in tail or (prefilled and not closed)
+        return None if thinking or code.last_block(tail) is None else tail
+    return answer
+
+
 def is_correct(answer: str, example: Example) -> bool:
     """Whether `answer` (not a whole response) is right; False for ungraded tasks.
 
-    Raises ExampleError for an unknown task, and for a gold answer or tests that cannot be read.
+    Raises ExampleError for an unknown task, and for a gold answer or tests that cannot be read; UserError where a program is
+    to be run and no sandbox works.
     """
+    return are_correct([answer], example)[0]
+
+
+def are_correct(answers: Sequence[str | None], example: Example) -> list[bool]:
+    """`is_correct` of several answers to one example, None for no answer; programs run side by side."""
     if example.task in UNGRADED:
-        return False
-    if example.task == 'function':
-        return functions.passes(answer, _tests(example))
+        return [False] * len(answers)
     if example.task == 'code':
         code.check(example)
-        return bool(code.grade([code.program_of(answer)], [example])[0].item() == 1)
+        programs = [None if answer is None else code.program_of(answer) for answer in answers]
+        return [status == 'passed' for status in code.grade(programs, [example] * len(programs))[1]]
+    if example.task == 'function':
+        tests = _tests(example)
+        return [functions.passes(answer or '', tests) for answer in answers]
     gold = _gold_form(example)
-    return answer_form(answer, example.task, example.options) == gold
+    return [answer is not None and answer_form(answer, example.task, example.options) == gold for answer in answers]
 
 
 def check_example(example: Example) -> None:
@@ -99,10 +120,9 @@ def accuracy(
     right = np.zeros(len(completions), np.float32)
     programs = {}
     for index, (completion, example) in enumerate(zip(completions, examples, strict=True)):
-        answer = extract_answer(completion.text, prefilled)
+        answer = final_answer(completion.text, example, prefilled)
         if example.task == 'code':
-            programs[index] = (
-                code.program_of(answer) if answer is not None else code.untagged_program(completion.text, prefilled))
+            programs[index] = None if answer is None else code.program_of(answer)
         else:
             right[index] = is_correct(answer or '', example)
     info = {'ungraded': np.array([example.task in UNGRADED for example in examples], np.float32)}

@@ -32,7 +32,6 @@ from concurrent.futures import FIRST_COMPLETED, wait
 import numpy as np
 
 from r1jax.rewards import worker
-from r1jax.rewards.answers import THINK, THINK_END
 from r1jax.rewards.base import Example, ExampleError
 from r1jax.rewards.sandbox import Job, Limits, Run, Sandbox, isolation
 
@@ -77,12 +76,6 @@ def program_of(answer: str) -> str | None:
     return program if program and program.strip() and len(program) <= MAX_PROGRAM_CHARS else None
 
 
-def untagged_program(response: str, prefilled: bool = False) -> str | None:
-    """Returns the last fenced block after the thought of a response without answer tags; None if the thought is open."""
-    _, closed, tail = response.rpartition(THINK_END)
-    return None if THINK in tail or (prefilled and not closed) else last_block(tail)
-
-
 # --- tests ------------------------------------------------------------------------------------------------
 
 
@@ -125,6 +118,21 @@ def check(example: Example) -> None:
     """Raises ExampleError unless the example's tests can be read, and UserError where no sandbox works."""
     _read(example, partial=False)
     isolation()
+
+
+def with_a_test(question: str, tests: str) -> str:
+    """Returns the question, with the first assert below it where it names nothing of what asserts take from a program.
+
+    Nobody could answer it otherwise: MBPP's questions leave the name of the function to its tests.
+    """
+    try:
+        asserts = _read_text(tests)
+    except ValueError:
+        return question  # `check` tells
+    if isinstance(asserts, Cases) or any(re.search(rf'\b{name}\b', question) for name in asserts.names):
+        return question
+    shown = next((node for node in ast.parse(tests).body if isinstance(node, ast.Assert)), None)
+    return f'{question}\n\nYour code should pass this test:\n\n{ast.unparse(shown)}' if shown else question
 
 
 def _read(example: Example, partial: bool) -> Asserts | Cases:

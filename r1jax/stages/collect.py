@@ -24,7 +24,7 @@ from r1jax.errors import UserError, at_least
 from r1jax.models.config import ModelConfig
 from r1jax.parallel.distributed import barrier, is_leader
 from r1jax.parallel.rules import Sharding
-from r1jax.rewards.accuracy import UNGRADED, is_correct
+from r1jax.rewards.accuracy import UNGRADED, final_answer, is_correct
 from r1jax.rewards.answers import extract_answer, text_read, thoughts, without_tags
 from r1jax.rewards.base import Example
 from r1jax.rewards.chat import JudgeConfig, check_chat
@@ -219,7 +219,7 @@ def sample_part(
 def _by_rule(rollout: Rollout) -> bool | None:
     if rollout.example.task in UNGRADED:
         return None
-    return is_correct(extract_answer(rollout.text, prefilled(rollout.example)) or '', rollout.example)
+    return is_correct(final_answer(rollout.text, rollout.example, prefilled(rollout.example)) or '', rollout.example)
 
 
 def summary_of(text: str) -> str:
@@ -265,7 +265,7 @@ def demonstrations(stage: CollectStage, n: int, seed: int, tokenizer: Tokenizer)
             continue
         seen.add((example.prompt, example.response))
         if stage.general_correct and example.task not in UNGRADED and not is_correct(
-                extract_answer(example.response, prefilled(example)) or '', example):
+                final_answer(example.response, example, prefilled(example)) or '', example):
             continue
         yield _row(stage, example, example.response, 'general', tokenizer)
         n -= 1

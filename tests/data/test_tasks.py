@@ -347,6 +347,21 @@ def write(path, *rows):
     return str(path)
 
 
+def test_programs_come_with_what_sets_their_tests_up_and_a_name_to_call(tmp_path):
+    path = write(
+        tmp_path / 'programs.jsonl',
+        {'question': 'Add one.', 'test_list': ['assert f(x) == 2', 'assert f(2) == 3'], 'test_setup_code': 'x = 1'},
+        {'question': 'Write f(x).', 'test_list': ['assert f(1) == 2'], 'test_imports': ['import math', 'import re'],
+         'answer': 'def f(x): return x + 1  #### one more'},
+        {'question': 'Echo.', 'tests': [{'stdin': '1', 'stdout': '1'}], 'test_setup_code': ''})
+    first, second, third = tasks.open_task(f'jsonl:path={path},task=code,template=none', 'test')
+    assert first.tests == 'x = 1\nassert f(x) == 2\nassert f(2) == 3' and first.answer == ''
+    assert first.prompt == first.question == 'Add one.\n\nYour code should pass this test:\n\nassert f(x) == 2'
+    assert second.tests == 'import math\nimport re\nassert f(1) == 2' and second.question == 'Write f(x).'
+    assert second.answer == 'def f(x): return x + 1  #### one more'
+    assert third.tests == [{'stdin': '1', 'stdout': '1'}] and third.question == 'Echo.'
+
+
 def test_a_file_of_the_user_in_all_its_spellings(tmp_path):
     path = write(
         tmp_path / 'mine.jsonl',
