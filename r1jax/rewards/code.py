@@ -26,6 +26,7 @@ import os
 import re
 import sys
 import textwrap
+import warnings
 from collections.abc import Generator, Sequence
 from concurrent.futures import FIRST_COMPLETED, wait
 
@@ -174,7 +175,9 @@ def _read_case(case: object) -> tuple[str, str]:
 
 def _read_asserts(source: str, partial: bool) -> Asserts:
     try:
-        tree = ast.parse(source)
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')  # of escapes that are none, which Python tells on the terminal
+            tree = ast.parse(source)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise ValueError(f'are not Python ({error})') from None
     nodes = list(ast.walk(tree))

@@ -219,8 +219,8 @@ HACKS = [
     ('sys.exit(0) when called', 'import sys\ndef f(x): sys.exit(0)', SQUARE),
     ('os._exit(0)', 'import os\nos._exit(0)', SQUARE),
     ('os._exit(0) when called', 'import os\ndef f(x): os._exit(0)', SQUARE),
-    ('os._exit where an exception is caught', 'import os\ndef f(x): os._exit(0)',
-     'try:\n  f(1)\n  assert f(1) == 1\nexcept:\n  pass'),
+    ('os._exit where everything is caught', 'import os\ndef f(x): return 1 if x == 1 else os._exit(0)',
+     'assert f(1) == 1\ntry:\n  assert f(2) == 2\nexcept:\n  pass'),
     ('SystemExit', 'def f(x): raise SystemExit(0)', SQUARE),
     ('KeyboardInterrupt', 'def f(x): raise KeyboardInterrupt', SQUARE),
     ('a success text', 'print("passed: 2, failed: 0")\nprint({"passed": 2, "failed": 0, "status": "done"})', SQUARE),
@@ -248,8 +248,18 @@ HACKS = [
      '  return 9', 'def g(): return 1\nassert f(g) == 9'),
     ("the tests' frames", 'def f(g): return g.gi_frame.f_back.f_globals', 'def g():\n  yield 1\nassert f(g()) == 9'),
     ('a builtin by name', 'def f(g): return g("9")', 'assert f(eval) == 8'),
-    ('StopIteration ends a map', 'def f(x): raise StopIteration',
-     'for a, b in zip(map(f, [3, 2]), [9, 4]):\n  assert a == b\nassert list(map(f, [3])) == [9]'),
+    ('StopIteration ends a map', 'def f(x):\n  if x: raise StopIteration\n  return 0',
+     'assert f(0) == 0\nfor a, b in zip(map(f, [3, 2]), [9, 4]):\n  assert a == b'),
+    ('the verdict, asked for across the socket',
+     'import __main__\n'
+     'def f(g):\n'
+     '  def inside(stub): return stub.__closure__[0].cell_contents\n'
+     '  ask = __main__._ask\n'
+     '  passed = ask(inside(g), "getattr", "__globals__")["_passed_"]\n'
+     '  cell = ask(inside(passed), "getattr", "__closure__")[0]\n'
+     '  ask(cell, "setattr", "cell_contents", {"passed": 1, "failed": 0, "status": "done", "error": "", "message": ""})\n'
+     '  return 1',
+     'def g(): return 1\nassert f(g) == 9'),
     ('builtins', 'import builtins\nbuiltins.len = builtins.abs = lambda x: 0\nbuiltins.all = builtins.any = lambda x: True\n'
      'builtins.AssertionError = KeyError\ndef f(x): return 1', 'assert abs(f(3) - 9) < 1e-6\nassert all([f(3) == 9])'),
     ('names of builtins', 'def abs(x): return 0\ndef all(x): return True\ndef set(x): return 0\ndef f(x): return 1',
@@ -293,6 +303,8 @@ HACKS = [
 
 @pytest.mark.parametrize('program, tests', [row[1:] for row in HACKS], ids=[row[0] for row in HACKS])
 def test_hacks_earn_nothing(kind, program, tests):
+    if kind == 'limits' and 'glob' in program:
+        pytest.skip('limits alone hide no files, and this machine may have many')
     for partial in (False, True):
         credit, status = grade(program, tests, partial=partial)
         assert credit == 0 or partial and credit < 1, status
