@@ -104,7 +104,7 @@ class Wire:
     Numbers, texts, None, containers of them and a few types of the standard library cross as data of exactly these types,
     whatever was sent; containers keep their identity, and those among a call's arguments are brought up to date with what
     the call did to them. Functions cross as something to call, everything else as a `Handle`. `trusting` says that the
-    other side may also ask for attributes and items of what it holds; else it may only call functions that it was given.
+    other side may do as it likes with what it holds; else `_permit` says what it may.
     """
 
     def __init__(self, connection, namespace, trusting, deadline=None):
@@ -156,16 +156,17 @@ class Wire:
         self._send(reply)
 
     def _permit(self, name, arguments):
-        """Raises TypeError but for calls of what was given away, and for attributes of instances of the tests' own classes.
+        """Raises TypeError unless the other side may do this: call, iterate and index what it was given.
 
-        Names with an underscore, which lead to frames and globals, are kept back.
+        It may also ask for attributes of instances of the tests' own classes, but for names with an underscore, which lead
+        to frames and globals.
         """
         item = arguments[0]
         if not any(item is given for given in self.given):
             raise TypeError('this is nothing that was given')
         own = type(item).__module__ == 'tests' and name in ('getattr', 'setattr') and arguments[1][:1] != '_'
-        if name != 'call' and not own:
-            raise TypeError('this can only be called')
+        if name not in ('call', 'iter', 'next', 'len', 'getitem') and not own:
+            raise TypeError('this is not for the program to ask')
 
     def _lose(self, why, kind=Lost):
         self.lost = kind(why)

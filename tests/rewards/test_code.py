@@ -146,6 +146,8 @@ PROGRAMS = [
     ('a class of the tests', 'def f(p):\n  p.x += 1\n  return p.total()',
      'class P:\n  def __init__(self): self.x, self.y = 1, 2\n  def total(self): return self.x + self.y\n'
      'p = P()\nassert f(p) == 4 and p.x == 2', 'passed'),
+    ('iterators of the tests', 'def f(x): return sum(x)',
+     'assert f(iter([1, 2])) == 3\nassert f(x for x in [1, 2]) == 3\nassert f(map(int, "12")) == 3', 'passed'),
     ('an exception that is wanted', 'def f(x):\n  if x < 0: raise ValueError("no")\n  return x**0.5', RAISES, 'passed'),
     ('a child of it', 'class No(ValueError): pass\ndef f(x):\n  if x < 0: raise No\n  return x**0.5', RAISES, 'passed'),
     ('set-up code', 'def f(x): return x*SCALE\nSCALE = 2', 'import math\nvalue = math.floor(2.5)\nassert f(value) == 4',
@@ -303,7 +305,7 @@ HACKS = [
 
 @pytest.mark.parametrize('program, tests', [row[1:] for row in HACKS], ids=[row[0] for row in HACKS])
 def test_hacks_earn_nothing(kind, program, tests):
-    if kind == 'limits' and 'glob' in program:
+    if kind == 'limits' and 'glob.glob' in program:
         pytest.skip('limits alone hide no files, and this machine may have many')
     for partial in (False, True):
         credit, status = grade(program, tests, partial=partial)
