@@ -91,7 +91,8 @@ class Run:
 class Sandbox:
     """`slots` servers, each in a sandbox of its own, that run programs side by side. A context manager.
 
-    Usable from any thread. Raises UserError where no isolation works, see `isolation`.
+    Usable from any thread. Raises UserError where no isolation works, see `isolation`; so do jobs for which no server starts
+    any more.
     """
 
     def __init__(self, slots: int = 1, kind: str | None = None):
@@ -139,8 +140,7 @@ class Sandbox:
                 try:
                     run = None
                     for _ in range(2):
-                        if server is None:
-                            server = _Server(self.kind)
+                        server = server or _Server(self.kind)
                         with contextlib.suppress(_Gone):
                             run = server.run(job)
                             break
@@ -148,7 +148,9 @@ class Sandbox:
                         server = None
                         self.restarts += 1
                     future.set_result(run or Run('lost'))
-                except BaseException as error:
+                except _Gone as error:
+                    future.set_exception(UserError(f'a sandbox does not start any more ({self.kind}: {error})'))
+                except Exception as error:
                     future.set_exception(error)
         finally:
             if server is not None:

@@ -381,7 +381,11 @@ def test_the_isolation_is_the_first_that_works_or_the_one_asked_for(monkeypatch)
         sandbox.isolation()
 
 
-def test_what_does_not_start_is_told_in_its_own_words(monkeypatch):
+def test_what_does_not_start_is_told_in_its_own_words_and_never_a_zero(monkeypatch):
     monkeypatch.setattr(sandbox, '_command', lambda kind: ['sh', '-c', 'echo first >&2; echo no such namespace >&2'])
     with pytest.raises(sandbox._Gone, match='^no such namespace$'):
         sandbox._Server('userns')
+    with Sandbox(1, kind='userns') as box:
+        for _ in range(2):
+            with pytest.raises(UserError, match='does not start any more .userns: no such namespace'):
+                box.run([Job('1')])
