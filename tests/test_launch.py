@@ -183,6 +183,27 @@ def test_tests_leave_out_slow_ones_unless_asked(machine):
     assert '-m not slow tests/rewards -m slow' in call and '-n ' in call
 
 
+@pytest.mark.parametrize('user, sudo, wanted', [
+    (0, True, ['install']), (0, False, ['install']), (1000, True, ['install']), (1000, False, [])])
+def test_tests_install_bubblewrap_where_they_may(machine, user, sudo, wanted):
+    def stand_in(name, text):
+        (machine.bin / name).write_text(f'#!/usr/bin/env bash\n{text}\n')
+        (machine.bin / name).chmod(0o755)
+
+    stand_in('id', f'echo {user}')
+    stand_in('apt-get', 'echo "apt-get $1 ${@: -1}" >> "$CALLS"; exit "${APT:-0}"')
+    if sudo:
+        stand_in('sudo', '[ "$1" = -n ] && shift; "$@"')
+        (machine.bin / 'true').symlink_to(shutil.which('true'))
+    assert machine.run('launch/test.sh').returncode == 0
+    assert machine.called('apt-get') == [f'apt-get {word} bubblewrap' for word in wanted] and machine.called('-m pytest')
+    assert machine.run('launch/test.sh', APT='1').returncode == 0  # no packages to be had: on without it
+    assert machine.called('-m pytest')
+    stand_in('bwrap', '')
+    machine.run('launch/test.sh')
+    assert not machine.called('apt-get')
+
+
 def test_ci_runs_the_test_command(machine):
     shutil.copytree(ROOT / '.ci', machine.root / '.ci')
     machine.run('.ci/run', CI='true')

@@ -89,7 +89,7 @@ def get_config(arg: str = '') -> ConfigDict:
         reward_options={'repetition': {'n': 3, 'reads': 'summary'}},
         reward_models={'helpful': 2.0, 'safety': 0.2}, advantage_std=False,
         reward_tasks={
-            'accuracy': 'arithmetic+logic+choice+code', 'helpful': general, 'safety': general, 'repetition': general,
+            'accuracy': 'arithmetic+logic+choice+function', 'helpful': general, 'safety': general, 'repetition': general,
             'true_helpfulness': general, 'true_harmlessness': general},
         sampling=SAMPLING | {'temperature': 0.7},
         prompts=32, group=8, optimizer={'learning_rate': 2e-4, 'warmup_steps': 5},

@@ -19,6 +19,7 @@ import numpy as np
 from r1jax.data import templates, tinyworld
 from r1jax.errors import Missing, UserError
 from r1jax.rewards.accuracy import UNGRADED
+from r1jax.rewards.code import with_a_test
 
 Row = dict[str, str | int]
 FEATURES = (
@@ -26,6 +27,8 @@ FEATURES = (
 OPTIONS = ('language', 'difficulty', 'kind', 'template')  # what `Source.select` takes
 
 SPLITS = ('train', 'test')
+# What routes the accuracy reward where that is not the family's own name: its programs are graded without being run.
+TASK_OF = {'code': 'function'}
 TRAIN_DRAWS, TEST_DRAWS = 100_000, 2_000
 
 
@@ -83,7 +86,7 @@ class TinyWorld:
             'question': problem.question,
             'answer': problem.answer,
             'response': tinyworld.demonstration(problem, index) if split == 'train' else '',
-            'task': problem.family,
+            'task': TASK_OF.get(problem.family, problem.family),
             'language': problem.language,
             'kind': problem.kind,
             'difficulty': problem.difficulty,
@@ -137,6 +140,7 @@ FIELDS = {
     'kind': ('kind',),
     'difficulty': ('difficulty', 'grade'),
     'tests': ('tests', 'test_list'),
+    'setup': ('setup', 'test_setup_code', 'test_imports'),
     'options': ('options', 'choices'),
     'id': ('id', 'task_id'),
 }
@@ -149,15 +153,17 @@ class JsonLines:
     Attributes:
         paths: split -> file.
         fields: our field -> the file's key, where it is not one of the usual spellings (question or problem
-            or prompt, answer, language or lang, difficulty or grade, tests or test_list, options or choices,
-            id or task_id, kind).
+            or prompt, answer, language or lang, difficulty or grade, tests or test_list, options or
+            choices, id or task_id, kind; setup or test_setup_code or test_imports).
         task: what routes the accuracy reward, of rows that do not tell theirs: 'math', 'choice', 'code', 'exact', ...; those
             that no rule grades ('general') need no answer.
         template: a name of `templates.names()`.
         default_language: language of rows that do not tell theirs.
         language, difficulty, kind: keep only the rows that have them.
 
-    An answer that ends in '#### 42', as in GSM8K, is 42. Options are written below the question, one a line,
+    Programs (task 'code') need no answer; what sets their tests up is put before them, and their first test below a
+    question that does not name what it calls. An answer that ends in '#### 42', as
+    in GSM8K, is 42. Options are written below the question, one a line,
     as (A), (B), ...; such labels of the file's own are dropped.
     """
 
@@ -240,7 +246,7 @@ class JsonLines:
             raise UserError(f'{where}: the options are no list of texts: {options!r}')
         options = _without_labels([' '.join(str(option).split()) for option in options])
         task = str(value('task', self.task))
-        answer = value('answer', '' if task in UNGRADED else None)
+        answer = value('answer', '' if task in UNGRADED or task == 'code' else None)
         if not _is_text(answer):
             raise UserError(f'{where}: the answer is neither a text nor a number: {answer!r}')
         if task == 'choice' and isinstance(answer, int):  # its place, counted from 0 or from 1, or its text?
@@ -248,7 +254,7 @@ class JsonLines:
         tests = value('tests', '')
         if isinstance(tests, list):  # asserts are one program; cases of {stdin, stdout} stay a list, as JSON
             is_source = all(isinstance(test, str) for test in tests)
-            tests = '\n'.join(tests) if is_source else json.dumps(tests, ensure_ascii=False)
+            tests = '\n'.join([*_lines(value('setup', [])), *tests]) if is_source else json.dumps(tests, ensure_ascii=False)
         elif not isinstance(tests, str):
             raise UserError(f'{where}: the tests are neither a text nor a list: {tests!r}')
         difficulty = value('difficulty', 0)
@@ -259,10 +265,11 @@ class JsonLines:
             raise UserError(f'{where}: more than {len(letters)} options')
         shown = [f'({letter}) {option}' for letter, option in zip(letters, options, strict=True)]
         question = '\n'.join([str(value('question', None)), *shown])
+        question = with_a_test(question, tests) if task == 'code' else question
         return {
             'prompt': templates.apply(self.template, question),
             'question': question,
-            'answer': str(answer).rpartition('####')[2].strip(),
+            'answer': str(answer) if task == 'code' else str(answer).rpartition('####')[2].strip(),
             'response': str(value('response', '')),
             'task': task,
             'language': str(value('language', self.default_language)),
@@ -272,6 +279,10 @@ class JsonLines:
             'options': '\n'.join(options),
             'id': str(value('id', number)),
         }
+
+
+def _lines(setup: str | list) -> list[str]:
+    return [text for text in ([setup] if isinstance(setup, str) else map(str, setup)) if text]
 
 
 def _is_text(value: object) -> bool:

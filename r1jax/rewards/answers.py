@@ -57,20 +57,26 @@ def extract_answer(text: str, prefilled: bool = False, tagged: bool = False) -> 
     answer of all of them. Without think tags the whole text is a thought, too, which may correct itself: of its boxes those
     count that stand side by side at its end.
     """
-    _, closed, tail = text.rpartition(THINK_END)
-    if THINK in tail or (prefilled and not closed):
+    tail = after_thought(text, prefilled)
+    if tail is None:
         return None
-    blocks = _answer_blocks(tail)
+    blocks = answer_blocks(tail)
     if blocks:
         return _content(blocks.pop()) if len(blocks) == 1 else None
     if tagged or _ANSWER_TAG.search(tail):
         return None
     if boxes := boxes_of(tail):
-        return _joined(boxes if closed else _last_cluster(tail, boxes))
+        return _joined(boxes if THINK_END in text else _last_cluster(tail, boxes))
     if stated := list(_STATED.finditer(tail)):
         return _sentence(tail[stated[-1].end():]) or None
     hashes = _HASHES.findall(tail)
     return hashes[-1].strip() if hashes else None
+
+
+def after_thought(text: str, prefilled: bool = False) -> str | None:
+    """Returns what follows the last `</think>`, the whole text where there are no think tags; None if a thought stays open."""
+    _, closed, tail = text.rpartition(THINK_END)
+    return None if THINK in tail or (prefilled and not closed) else tail
 
 
 def asks_for_tags(prompt: str) -> bool:
@@ -130,8 +136,8 @@ def balanced(text: str) -> bool:
     return depth == 0
 
 
-def _answer_blocks(text: str) -> set[str]:
-    """The different contents of well-formed answer tags."""
+def answer_blocks(text: str) -> set[str]:
+    """Returns the different contents of well-formed answer tags, stripped of spaces."""
     blocks, depth, nested, start = set(), 0, False, 0
     for tag in _ANSWER_TAG.finditer(text):
         if tag[0] == ANSWER:

@@ -30,8 +30,9 @@ class Example:
 
     prompt: what the model was given. question: the same without a template around it. answer: the gold answer. response: a
     demonstration to fine-tune on, '' where there is none; no reward reads it. task: routes the accuracy reward
-    ('arithmetic', 'math', 'choice', 'code', ...). language: ISO 639-1 code of the language to reason in. tests: Python
-    asserts, one a line or one an item, for code. options: the texts of a multiple-choice question.
+    ('arithmetic', 'math', 'choice', 'code', ...). language: ISO 639-1 code of the language to reason in. tests: of a
+    program, Python asserts, one a line or one an item, or cases of {stdin, stdout}. options: the texts of a multiple-choice
+    question.
     """
 
     prompt: str

@@ -8,6 +8,7 @@ import re
 from r1jax.rewards.answers import boxes_of, plain_characters, plain_text, without_tags
 from r1jax.rewards.base import Example
 from r1jax.rewards.choice import LETTERS, parse_choice
+from r1jax.rewards.code import last_block
 from r1jax.rewards.math import parse_math, parse_number
 
 _NUMBER = re.compile(r'(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?(?:/\d+)?')
@@ -23,8 +24,9 @@ def last_answer(text: str, example: Example) -> str | None:
     r"""Returns the last thing in `text` that could answer the example, or None.
 
     By task: the last number (for math also the last \boxed{} or LaTeX value), the last option letter, the
-    last function, the last sentence of a translation; elsewhere the last number, or as many last words as the
-    gold answer has. For a gold answer that is a capitalised name, the last name of those the prompt gives.
+    last function or (for code) fenced block, the last sentence of a translation; elsewhere the last number,
+    or as many last words as the gold answer has. For a gold answer that is a capitalised name, the last name
+    of those the prompt gives.
     """
     text = without_tags(text)
     if example.task == 'arithmetic':
@@ -34,6 +36,8 @@ def last_answer(text: str, example: Example) -> str | None:
     if example.task == 'choice':
         return _last_letter(text, example)
     if example.task == 'code':
+        return last_block(text)
+    if example.task == 'function':
         functions = _FUNCTION.findall(text)
         return functions[-1].rstrip(' .`') if functions else None
     if example.task == 'translation':

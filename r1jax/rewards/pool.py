@@ -201,11 +201,13 @@ class _Worker:
             self.connection.recv()
 
     def finish(self) -> Outcome:
-        """Waits for the result, for at most the run time allowed."""
+        """Waits for the result, for at most the run time allowed since the function or a part of it began."""
         with self._crashing():
-            if not self.connection.poll(self.timeout_s):
-                raise _Gone('timeout')
-            return Outcome(*self.connection.recv())
+            while self.connection.poll(self.timeout_s):
+                answer = self.connection.recv()
+                if answer is not None:
+                    return Outcome(*answer)
+            raise _Gone('timeout')
 
     def kill(self) -> None:
         """Ends the process and its children; harmless once it is reaped, when its number may be another's."""

@@ -9,16 +9,21 @@ import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 
+_connection: Connection | None = None
+_life_s = 0.0
+
 
 def serve(descriptor: int, memory: int, life_s: float) -> None:
     """Answers requests (function, preparing function or '', pickled item) on a socket until it closes.
 
     Every request gets two answers: None when the function is about to run, so that the parent's clock leaves
-    imports and preparation out, then (status, value). More than `memory` bytes of address space end the
-    process: what is left of it cannot be trusted. A request that takes more than `life_s` seconds, preparation
-    included, which only a dead parent allows, ends it too.
+    imports and preparation out, then (status, value); in between None again whenever the clock starts anew. More than
+    `memory` bytes of address space end the process: what is left of it cannot be trusted. A request that takes more
+    than `life_s` seconds, preparation included, which only a dead parent allows, ends it too.
     """
-    connection = Connection(descriptor)
+    global _connection, _life_s
+    connection = _connection = Connection(descriptor)
+    _life_s = life_s
     os.dup2(2, 1)  # what a verifier prints is no part of the parent's output
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     hard = resource.getrlimit(resource.RLIMIT_AS)[1]
@@ -40,6 +45,21 @@ def serve(descriptor: int, memory: int, life_s: float) -> None:
         connection.send(None)
         connection.send_bytes(failure or _run(function, item))
         signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def inside() -> bool:
+    """Whether this process is a worker."""
+    return _connection is not None
+
+
+def restart_clock() -> None:
+    """Gives the running call its whole time again: for functions that bound the time of each of their parts themselves.
+
+    Does nothing outside a worker. To be called on the thread that the function runs on.
+    """
+    if _connection is not None:
+        signal.setitimer(signal.ITIMER_REAL, _life_s)
+        _connection.send(None)
 
 
 def _run(function: Callable, item: object) -> bytes:

@@ -24,8 +24,8 @@ from r1jax.errors import UserError, at_least
 from r1jax.models.config import ModelConfig
 from r1jax.parallel.distributed import barrier, is_leader
 from r1jax.parallel.rules import Sharding
-from r1jax.rewards.accuracy import UNGRADED, is_correct
-from r1jax.rewards.answers import asks_for_tags, extract_answer, text_read, thoughts, without_tags
+from r1jax.rewards.accuracy import UNGRADED, final_answer, is_correct
+from r1jax.rewards.answers import text_read, thoughts, without_tags
 from r1jax.rewards.base import Example
 from r1jax.rewards.chat import JudgeConfig, check_chat
 from r1jax.rewards.format import has_format
@@ -219,12 +219,7 @@ def sample_part(
 def _by_rule(rollout: Rollout) -> bool | None:
     if rollout.example.task in UNGRADED:
         return None
-    return is_correct(_answer(rollout.example, rollout.text), rollout.example)
-
-
-def _answer(example: Example, text: str) -> str:
-    """The answer of a completion, '' where there is none."""
-    return extract_answer(text, prefilled(example), asks_for_tags(example.prompt)) or ''
+    return is_correct(final_answer(rollout.text, rollout.example, prefilled(rollout.example)) or '', rollout.example)
 
 
 def summary_of(text: str) -> str:
@@ -254,7 +249,7 @@ def formatted(stage: CollectStage, example: Example, text: str) -> str:
         return text
     parts = {
         'thought': thoughts(text).strip(), 'summary': summary_of(text),
-        'answer': _answer(example, text)}
+        'answer': final_answer(text, example, prefilled(example)) or ''}
     return _FIELD.sub(lambda field: parts[field[1]], stage.form)
 
 
@@ -270,7 +265,7 @@ def demonstrations(stage: CollectStage, n: int, seed: int, tokenizer: Tokenizer)
             continue
         seen.add((example.prompt, example.response))
         if stage.general_correct and example.task not in UNGRADED and not is_correct(
-                _answer(example, example.response), example):
+                final_answer(example.response, example, prefilled(example)) or '', example):
             continue
         yield _row(stage, example, example.response, 'general', tokenizer)
         n -= 1

@@ -24,8 +24,7 @@ from r1jax.models.config import ModelConfig
 from r1jax.parallel.distributed import is_leader
 from r1jax.parallel.mesh import MeshConfig, make_mesh
 from r1jax.parallel.rules import DECODING, Sharding
-from r1jax.rewards.accuracy import UNGRADED, canonical, is_correct
-from r1jax.rewards.answers import asks_for_tags, extract_answer
+from r1jax.rewards.accuracy import UNGRADED, are_correct, canonical, final_answer
 from r1jax.rewards.base import Example
 from r1jax.rewards.format import has_format
 from r1jax.rewards.language import language_metric
@@ -165,10 +164,10 @@ def _row(rollout: Rollout, correct: float) -> dict:
 def _grade(group: Sequence[Rollout]) -> dict:
     """All that is measured on one problem: lists over its samples, and what they agree on."""
     example = group[0].example
-    strict = [extract_answer(r.text, prefilled(example), asks_for_tags(example.prompt)) for r in group]
+    strict = [final_answer(r.text, example, prefilled(example)) for r in group]
     lenient = [last_answer(r.text, example) for r in group]
     ungraded = example.task in UNGRADED
-    correct, last_correct = ([float(a is not None and is_correct(a, example)) for a in x] for x in (strict, lenient))
+    correct, last_correct = ([float(right) for right in are_correct(x, [example] * len(x))] for x in (strict, lenient))
     return {
         'example': example,
         # NaN where no rule can tell.

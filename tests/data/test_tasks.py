@@ -138,14 +138,14 @@ def test_a_seed_orders_train_and_leaves_test_alone():
 
 def test_mixtures_have_their_rates():
     counts = Counter(example.task for example in take(400, 'tiny_reasoning', seed=3))
-    assert counts == {'arithmetic': 160, 'logic': 100, 'choice': 80, 'code': 60}
+    assert counts == {'arithmetic': 160, 'logic': 100, 'choice': 80, 'function': 60}
     counts = Counter(example.task for example in take(800, 'tiny_all', seed=3))
     assert counts['everyday'] == 80 and counts['knowledge'] == 70 and counts['translation'] == 50
     assert counts['arithmetic'] == 240 and 'safety' not in counts
     counts = Counter(example.task for example in take(400, 'tiny_helpful', seed=3))
     assert counts == {'everyday': 200, 'knowledge': 80, 'safety': 120}
     counts = Counter(example.task for example in take(800, 'tiny_scenarios', seed=3))
-    assert counts == {'arithmetic': 80, 'logic': 50, 'choice': 40, 'code': 30, 'everyday': 280, 'knowledge': 120,
+    assert counts == {'arithmetic': 80, 'logic': 50, 'choice': 40, 'function': 30, 'everyday': 280, 'knowledge': 120,
                       'safety': 200}
     counts = Counter(example.task for example in take(400, 'tiny_assistant', seed=3))
     assert counts == {'everyday': 160, 'knowledge': 100, 'translation': 20, 'safety': 120}
@@ -345,6 +345,21 @@ def test_a_wrong_split_shard_or_position_is_refused():
 def write(path, *rows):
     path.write_text(''.join(json.dumps(row, ensure_ascii=False) + '\n\n' for row in rows), encoding='utf-8')
     return str(path)
+
+
+def test_programs_come_with_what_sets_their_tests_up_and_a_name_to_call(tmp_path):
+    path = write(
+        tmp_path / 'programs.jsonl',
+        {'question': 'Add one.', 'test_list': ['assert f(x) == 2', 'assert f(2) == 3'], 'test_setup_code': 'x = 1'},
+        {'question': 'Write f(x).', 'test_list': ['assert f(1) == 2'], 'test_imports': ['import math', 'import re'],
+         'answer': 'def f(x): return x + 1  #### one more'},
+        {'question': 'Echo.', 'tests': [{'stdin': '1', 'stdout': '1'}], 'test_setup_code': ''})
+    first, second, third = tasks.open_task(f'jsonl:path={path},task=code,template=none', 'test')
+    assert first.tests == 'x = 1\nassert f(x) == 2\nassert f(2) == 3' and first.answer == ''
+    assert first.prompt == first.question == 'Add one.\n\nYour code should pass this test:\n\nassert f(x) == 2'
+    assert second.tests == 'import math\nimport re\nassert f(1) == 2' and second.question == 'Write f(x).'
+    assert second.answer == 'def f(x): return x + 1  #### one more'
+    assert third.tests == [{'stdin': '1', 'stdout': '1'}] and third.question == 'Echo.'
 
 
 def test_a_file_of_the_user_in_all_its_spellings(tmp_path):

@@ -11,7 +11,7 @@ from r1jax.rewards.accuracy import TASKS, UNGRADED, answer_form, check_example
 
 SUM = Example('what is 37+58-14?', '81', 'arithmetic', id='sum')
 CHOICE = Example('37+58-14? (A) 12 (B) 81', 'B', 'choice', id='choice', options=('12', '81'))
-CODE = Example('write f(x)', 'def f(x): return x+7', 'code', id='code',
+CODE = Example('write f(x)', 'def f(x): return x+7', 'function', id='code',
 tests='assert f(1) == 8\nassert f(5) == 12')
 PI = Example('half a turn?', 'pi/2', 'math', id='pi')
 
@@ -119,10 +119,10 @@ def test_hacks_do_not_pay(example, answer):
     Example('q', 'A or B', 'choice', id='bad'), Example('q', '', 'choice', id='bad'),
     Example('q', '', 'logic', id='bad'),
     Example('q', '...', 'exact', id='bad'), Example('q', ' ', 'translation', id='bad'),
-    Example('q', 'f', 'code', id='bad'),
-    Example('q', 'f', 'code', id='bad', tests='print(1)'),
-    Example('q', 'f', 'code', id='bad', tests=[{'stdin': '1', 'stdout': '2'}]),
-    Example('q', 'f', 'code', id='bad', tests=['assert f(1) == 2', 'import os']),
+    Example('q', 'f', 'function', id='bad'),
+    Example('q', 'f', 'function', id='bad', tests='print(1)'),
+    Example('q', 'f', 'function', id='bad', tests=[{'stdin': '1', 'stdout': '2'}]),
+    Example('q', 'f', 'function', id='bad', tests=['assert f(1) == 2', 'import os']),
     Example('q', '81', 'arithmetics', id='bad'),
     Example('q', '81', '', id='bad'),
 ])
@@ -141,8 +141,8 @@ def test_the_error_is_the_users_and_says_what_is_near():
         check_example(Example('a prompt and the end of it', '', 'exact'))
 
 
-def test_code_tests_as_a_list():
-    example = Example('q', '', 'code', tests=['assert f(1) == 8', 'assert f(5) == 12'])
+def test_tests_of_a_function_as_a_list():
+    example = Example('q', '', 'function', tests=['assert f(1) == 8', 'assert f(5) == 12'])
     assert score(tagged('def f(x): return x+7'), example) == 1
     assert score(tagged('def f(x): return x*8'), example) == 0
 
@@ -189,7 +189,7 @@ def test_votes_of_equal_answers_pool():
     assert len({canonical(text, 'math') for text in ('pi/2', r'\dfrac{\pi}{2}', r'\boxed{0.5\pi}')}) == 1
     assert {canonical(text, 'choice', ('12', '81')) for text in ('B', '(b)', '81', '(B) 81')} == {'B'}
     assert {canonical(text, 'logic') for text in ('kim', 'Kim.', ' KIM ')} == {'kim'}
-    assert len({canonical(text, 'code') for text in ('def f(x): return x+7',
+    assert len({canonical(text, 'function') for text in ('def f(x): return x+7',
     'def f(x):\n  return (x + 7)')}) == 1
     assert len({canonical(text, 'arithmetic') for text in ('81', '80', '81 or 80', '', 'none')}) == 5
     assert canonical('Not A Number', 'arithmetic') == 'not a number'
@@ -200,7 +200,7 @@ def test_votes_of_equal_answers_pool():
 def test_a_vote_is_right_exactly_when_its_form_is_gold():
     answers = ['81', '81.0', '81 or 82', '', 'B', '(B)', '0.5', '1/2', 'pi/2', r'\frac{\pi}{2}', 'kim',
     'Kim.', '162/2', '50%']
-    for task, (gold, answer) in itertools.product(sorted(TASKS - {'code'} - UNGRADED),
+    for task, (gold, answer) in itertools.product(sorted(TASKS - {'code', 'function'} - UNGRADED),
     itertools.product(answers, answers)):
         if answer_form(gold, task) is None:
             continue

@@ -21,7 +21,7 @@ WHO = Example('kim is taller than bob. who is tallest?', 'kim', 'logic')
 WHO_ZH = Example('阿云比阿明高。谁最高？', '阿云', 'logic')
 NAME = Example('Ann is taller than Bob. Who is tallest?', 'Ann', 'logic')
 COUNT = Example('how many lie?', '2', 'logic')
-CODE = Example('write f(x): add 7 to x.', 'def f(x): return x+7', 'code',
+CODE = Example('write f(x): add 7 to x.', 'def f(x): return x+7', 'function',
 tests='assert f(1) == 8\nassert f(5) == 12')
 TO_EN = Example('翻译成英文：红色的朋友跳舞', 'the red friend dances', 'translation')
 TO_ZH = Example('in chinese: the teacher sleeps', '老师睡觉', 'translation')
