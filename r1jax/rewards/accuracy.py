@@ -2,8 +2,8 @@
 
 Source: DeepSeek-R1, arXiv 2501.12948, section 2.2.2 (rule-based rewards only, no neural reward model).
 
-Every task but code has one exact form for its answers, and an answer is right if its form is that of the gold
-answer. So equality is symmetric, never a matter of substrings, and the same forms pool a majority's votes.
+Every task but code and reasoning_gym has one exact form for its answers, and an answer is right if its form is that of the
+gold answer. So equality is symmetric, never a matter of substrings, and the same forms pool a majority's votes.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from r1jax.errors import nearest
-from r1jax.rewards import choice, code
+from r1jax.rewards import choice, code, gym
 from r1jax.rewards.answers import MAX_ANSWER_CHARS, extract_answer, plain_text
 from r1jax.rewards.base import Completion, Example, ExampleError, RewardOutput, register
 from r1jax.rewards.math import parse_math, parse_number
@@ -21,15 +21,15 @@ from r1jax.rewards.math import parse_math, parse_number
 UNGRADED = frozenset({'everyday', 'knowledge', 'safety', 'general'})
 
 _TEXT = frozenset({'exact', 'logic', 'translation'})
-TASKS = frozenset({'arithmetic', 'math', 'choice', 'code'}) | _TEXT | UNGRADED
+TASKS = frozenset({'arithmetic', 'math', 'choice', 'code', gym.TASK}) | _TEXT | UNGRADED
 
 
 def answer_form(answer: str, task: str, options: tuple[str, ...] = ()) -> str | None:
     """Returns the exact form of an answer, or None if it is no answer of this task's kind (empty, hedged).
 
     'arithmetic': a number. 'math': also a multiple of a power of pi, plain or LaTeX. 'choice': a capital
-    letter. 'code': the function in one spelling. 'exact', 'logic', 'translation': a number, or text without
-    case, outer punctuation and spaces. Raises ExampleError for an unknown task.
+    letter. 'code': the function in one spelling. 'reasoning_gym': the text but for spaces. 'exact', 'logic', 'translation':
+    a number, or text without case, outer punctuation and spaces. Raises ExampleError for an unknown task.
     """
     if task not in TASKS:
         raise ExampleError(f'the accuracy reward knows no task {task!r}{nearest(task, TASKS)}')
@@ -41,6 +41,8 @@ def answer_form(answer: str, task: str, options: tuple[str, ...] = ()) -> str | 
         return choice.parse_choice(answer, options)
     if task == 'code':
         return code.normal_form(answer)
+    if task == gym.TASK:  # problems may have several right answers: votes for each are its own
+        return ' '.join(answer.split()) or None
     number = parse_number(answer)
     if number is not None:
         return str(number)
@@ -62,6 +64,8 @@ def is_correct(answer: str, example: Example) -> bool:
         return False
     if example.task == 'code':
         return code.passes(answer, _tests(example))
+    if example.task == gym.TASK:
+        return gym.grade(answer, example) == 1
     gold = _gold_form(example)
     return answer_form(answer, example.task, example.options) == gold
 
@@ -73,17 +77,21 @@ def check_example(example: Example) -> None:
 
 @register('accuracy')
 def accuracy(
-    completions: Sequence[Completion], examples: Sequence[Example], *, prefilled: bool = False
+    completions: Sequence[Completion], examples: Sequence[Example], *, prefilled: bool = False, partial: bool = False
 ) -> RewardOutput:
     """1 where the answer in the answer tags is right, else 0. info['ungraded'] is 1 for tasks without a rule.
 
-    prefilled: the template wrote `<think>`, so a response that never closes it has no answer. Raises
-    ExampleError for an example that cannot be graded, whatever the completion says.
+    prefilled: the template wrote `<think>`, so a response that never closes it has no answer. partial: pays a share for an
+    answer that is right in part, where a grader has shares (reasoning_gym). Raises ExampleError for an example that cannot
+    be graded, whatever the completion says.
     """
     right = np.zeros(len(completions), np.float32)
     for index, (completion, example) in enumerate(zip(completions, examples, strict=True)):
         answer = extract_answer(completion.text, prefilled)
-        right[index] = is_correct(answer or '', example)
+        if partial and example.task == gym.TASK:
+            right[index] = gym.grade(answer, example)
+        else:
+            right[index] = is_correct(answer or '', example)
     ungraded = np.array([example.task in UNGRADED for example in examples], np.float32)
     return RewardOutput(right, {'ungraded': ungraded})
 
