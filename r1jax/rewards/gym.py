@@ -8,8 +8,10 @@ policy under training some of those scores are wrong, dangerous or without end (
 - pay wrong answers in full: game_of_life_halting (anything at all), puzzle24 (any four numbers that make 24, and 24.9),
   coin_flip ('0', or another beginning of the number), number_sorting (NaN for each number; each wrong by 1),
   complex_arithmetic ('nan'), polynomial_equations (no number where there is no solution), figlet_font (ten right letters and
-  any more), intermediate_integration (the question inside `Integral`), propositional_logic (a premise), game_of_life (a
-  larger board), gsm_symbolic (the first of many numbers, without its sign);
+  any more), letter_jumble, word_sorting and fraction_simplification (the answer and more after it), intermediate_integration
+  (the question inside `Integral`), propositional_logic (a premise), game_of_life (a larger board), gsm_symbolic (the first
+  of many numbers, without its sign), decimal_arithmetic (0 for what is below .001; twelve digits are asked for),
+  number_format (from level 2 on any candidate);
 - do not end: coin_flip ('1e999999999'), rush_hour ('A+999999999'), rubiks_cube ('U999999999').
 
 Those have their rules in `_RULES` and `_SHAPES`; nothing that a policy writes is run. All other scores are the package's;
@@ -21,13 +23,14 @@ The metadata that a scorer reads travels in `Example.tests`, see `pack`; `Exampl
 
 import ast
 import cmath
+import contextlib
 import dataclasses
 import functools
 import itertools
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from fractions import Fraction
 from typing import Any
 
@@ -60,7 +63,8 @@ def grade(answer: str | None, example: Example) -> float:
     if example.kind in _SHAPES and not _SHAPES[example.kind].fullmatch(answer):
         return 0.0
     entry = {'question': example.question, 'answer': gold, 'metadata': metadata}
-    score = _attempt(lambda text: scorer.score_answer(text, entry), answer, example)
+    with contextlib.redirect_stdout(None):  # some print what they find wrong
+        score = _attempt(lambda text: scorer.score_answer(text, entry), answer, example)
     # Beyond 1, or NaN, a formula has left its range: no answer is more than right.
     return float(score) if 0 <= score <= 1 else 0.0
 
@@ -133,6 +137,17 @@ def dataset(generator: str, level: int | None, config: Mapping[str, Any]) -> Any
 @functools.lru_cache(maxsize=256)
 def _dataset(generator: str, level: int | None, config: str) -> Any:
     return make_dataset(generator, level, _restored(json.loads(config)), seed=0, size=1)
+
+
+def load(examples: Iterable[Example]) -> None:
+    """Imports the package and makes the datasets that score these examples, which takes seconds; the others are left alone.
+
+    Whatever is wrong with an example is for `grade` to tell.
+    """
+    for example in examples:
+        if example.task == TASK and example.kind not in _RULES:
+            with contextlib.suppress(TypeError, ValueError, KeyError, UserError):
+                dataset(example.kind, *unpack(example.tests)[:2])
 
 
 def forget() -> None:
@@ -216,11 +231,40 @@ def _same_bits(answer: str, gold: str, metadata: Mapping[str, Any]) -> bool:
     return int(answer, 0) == int(gold, 0)
 
 
-def _probability(answer: str, gold: str, metadata: Mapping[str, Any]) -> bool:
-    """A fraction or a decimal, right to a part in a thousand."""
+def _near(parts: int) -> Callable[[str, str, Mapping[str, Any]], bool]:
+    """A fraction or a decimal, right to one in so many parts of it."""
+
+    def right(answer: str, gold: str, metadata: Mapping[str, Any]) -> bool:
+        del metadata
+        wanted = _number(gold)
+        return abs(_number(answer) - wanted) <= abs(wanted) / parts
+
+    return right
+
+
+def _candidate(answer: str, gold: str, metadata: Mapping[str, Any]) -> bool:
+    """The number of the question that is nearest to the answer is the one asked for: some differ by .001."""
+    del gold
+    number, wanted = float(answer.replace(',', '')), metadata['solution']
+    return abs(number - wanted) < 0.01 and wanted == min(metadata['candidates'], key=lambda other: abs(number - other))
+
+
+def _words(answer: str, gold: str, metadata: Mapping[str, Any]) -> bool:
+    """Words between commas, in the order of the gold answer."""
     del metadata
-    value, wanted = parse_number(answer), parse_number(gold)
-    return value is not None and abs(value - wanted) <= wanted / 1000
+    found, wanted = ([word.strip() for word in text.split(',')] for text in (answer, gold))
+    return found == wanted
+
+
+_FRACTION = re.compile(r'\$?\s*(?:\\d?frac\s*{\s*(\d+)\s*}\s*{\s*(\d+)\s*}|(\d+)\s*/\s*(\d+))\s*\$?')
+
+
+def _simplified(answer: str, gold: str, metadata: Mapping[str, Any]) -> bool:
+    """One fraction, plain or in LaTeX, in its lowest terms."""
+    del gold
+    match = _FRACTION.fullmatch(answer)
+    wanted = metadata['simplified_numerator'], metadata['simplified_denominator']
+    return match is not None and tuple(int(digits) for digits in match.groups() if digits) == wanted
 
 
 def _roots(answer: str, gold: str, metadata: Mapping[str, Any]) -> bool:
@@ -432,21 +476,35 @@ def _conclusion(answer: str, gold: str, metadata: Mapping[str, Any]) -> bool:
     none.
     """
     del gold
-    names = metadata['variables']
+    return _concludes(metadata['variables'], tuple(metadata['premises']))(answer)
+
+
+def find_conclusion(metadata: Mapping[str, Any]) -> str | None:
+    """Returns a conclusion that `grade` finds right: the package's, or one of two variables at most; None if none is."""
+    concludes = _concludes(metadata['variables'], tuple(metadata['premises']))
+    literals = [sign + name for name in metadata['variables'] for sign in ('', '¬')]
+    pairs = (f'({a} {operator} {b})' for a, b in itertools.combinations(literals, 2) for operator in _PRECEDENCE)
+    return next((text for text in itertools.chain([metadata['example_answer']], literals, pairs) if concludes(text)), None)
+
+
+def _concludes(names: list[str], texts: tuple[str, ...]) -> Callable[[str], bool]:
     everything = (1 << 2 ** len(names)) - 1
     truths = {name: sum(1 << i for i in range(2 ** len(names)) if i >> place & 1) for place, name in enumerate(names)}
-    premises = [_proposition(premise, truths, everything) for premise in metadata['premises']]
-    conclusion = _proposition(answer, truths, everything)
-    together = functools.reduce(lambda a, b: a & b, premises, everything)
+    premises = [_proposition(text, truths, everything) for text in texts]
     joined = {everything}
     for premise in premises:
         joined |= {some & premise for some in joined}
-    follows = not together & ~conclusion
-    return bool(together) and follows and conclusion not in joined and all(p & ~conclusion for p in premises)
+    together = functools.reduce(lambda a, b: a & b, premises, everything)
+
+    def concludes(text: str) -> bool:
+        cases = _proposition(text, truths, everything)
+        return bool(together) and not together & ~cases and cases not in joined and all(p & ~cases for p in premises)
+
+    return concludes
 
 
 def _proposition(text: str, truths: Mapping[str, int], everything: int) -> int:
-    """Returns the cases in which a proposition is true, a bit for each. ¬ binds strongest, then ∧, ∨, → and ↔, all to the left.
+    """Returns the cases in which a proposition is true, a bit for each. ¬ binds strongest, then ∧, ∨, →, ↔, from the left.
     """
     tokens, end = [], 0
     for token in iter(lambda: _TOKEN.match(text, end), None):
@@ -490,14 +548,18 @@ def _proposition(text: str, truths: Mapping[str, int], everything: int) -> int:
 _RULES: dict[str, Callable[[str, str, Mapping[str, Any]], bool]] = {
     'binary_matrix': _same_text,
     'bitwise_arithmetic': _same_bits,
-    'coin_flip': _probability,
+    'coin_flip': _near(1000),
     'countdown': _makes(lambda metadata: metadata['target']),
+    'decimal_arithmetic': _near(10**6),
     'figlet_font': _same_word,
+    'fraction_simplification': _simplified,
     'game_of_life': _same_board,
     'game_of_life_halting': _same_word,
     'gsm_symbolic': _same_number,
     'intermediate_integration': _antiderivative,
+    'letter_jumble': _same_word,
     'n_queens': _queens,
+    'number_format': _candidate,
     'number_sorting': _same_list,
     'polynomial_equations': _roots,
     'polynomial_multiplication': _polynomial_product,
@@ -506,6 +568,7 @@ _RULES: dict[str, Callable[[str, str, Mapping[str, Any]], bool]] = {
     'simple_integration': _antiderivative,
     'spiral_matrix': _same_text,
     'string_insertion': _same_text,
+    'word_sorting': _words,
 }
 
 # What an answer must look like before the package's scorer sees it.
