@@ -46,40 +46,46 @@ def grade(answer: str | None, example: Example) -> float:
     """Returns what an answer (not a whole response) is worth: 1 if right, else the credit for parts of it, in [0, 1).
 
     No answer, and an empty one, is worth 0, and so is one that a scorer fails on. Raises ExampleError for an example that is
-    not one of reasoning-gym or cannot be read, UserError without the package.
+    not one of reasoning-gym, or whose own answer is wrong, and UserError without the package.
     """
+    key = example.kind, example.tests if isinstance(example.tests, str) else '', example.answer, example.question
+    problem = _problem(*key)
+    if problem:
+        raise ExampleError(problem, example)
+    return _grade((answer or '').strip(), *key)
+
+
+@functools.lru_cache(maxsize=1024)
+def _problem(kind: str, tests: str, gold: str, question: str) -> str | None:
+    """Returns what is wrong with an example, or None; so that what comes of a broken one is never a mere 0."""
     try:
-        level, config, metadata = unpack(example.tests)
-        scorer = None if example.kind in _RULES else dataset(example.kind, level, config)
+        level, config, metadata = unpack(tests)
+        if kind not in _RULES:
+            dataset(kind, level, config)
     except (TypeError, ValueError, KeyError) as error:
-        raise ExampleError(f'has no metadata of reasoning-gym ({type(error).__name__}: {error})', example) from None
-    answer, gold = (answer or '').strip(), example.answer
+        return f'has no metadata of reasoning-gym, or none of its generators ({type(error).__name__}: {error})'
+    if not gold:
+        return None if _WITHOUT_GOLD.get(kind) in metadata else f'has no gold answer, or is broken (generator {kind!r})'
+    return None if _grade(gold.strip(), kind, tests, gold, question) == 1 else f'has a gold answer that is wrong: {gold!r}'
+
+
+def _grade(answer: str, kind: str, tests: str, gold: str, question: str) -> float:
     if not answer or len(answer) > max(MAX_ANSWER_CHARS, 2 * len(gold)):
         return 0.0
-    if example.kind in _RULES:
-        return float(_attempt(lambda text: _RULES[example.kind](text, gold, metadata), answer, example))
-    if gold and _lines(answer) == _lines(gold):
-        return 1.0
-    if example.kind in _SHAPES and not _SHAPES[example.kind].fullmatch(answer):
-        return 0.0
-    entry = {'question': example.question, 'answer': gold, 'metadata': metadata}
-    with contextlib.redirect_stdout(None):  # some print what they find wrong
-        score = _attempt(lambda text: scorer.score_answer(text, entry), answer, example)
-    # Beyond 1, or NaN, a formula has left its range: no answer is more than right.
-    return float(score) if 0 <= score <= 1 else 0.0
-
-
-def _attempt(score: Callable[[str], float], answer: str, example: Example) -> float:
-    """Returns score(answer), 0 where it raises; ExampleError where it raises for the gold answer, too."""
+    level, config, metadata = unpack(tests)
     try:
-        return score(answer)
-    except Exception as error:
-        try:
-            score(example.answer)
-        except Exception:
-            if example.answer:
-                raise ExampleError(f'cannot be scored ({type(error).__name__}: {error})', example) from None
+        if kind in _RULES:
+            return float(_RULES[kind](answer, gold, metadata))
+        if _lines(answer) == _lines(gold):
+            answer = gold  # with whatever spaces its scorer counts
+        elif kind in _SHAPES and not _SHAPES[kind].fullmatch(answer):
+            return 0.0
+        scorer = dataset(kind, level, config)
+        with contextlib.redirect_stdout(None):  # some print what they find wrong
+            score = float(scorer.score_answer(answer, {'question': question, 'answer': gold, 'metadata': metadata}))
+    except Exception:  # whatever third parties raise at what a policy writes; `_problem` has tried the example itself
         return 0.0
+    return score if 0 <= score <= 1 else 0.0  # beyond 1, or NaN, a formula has left its range: no answer is more than right
 
 
 # --- what travels with an example ---------------------------------------------------------------------------
@@ -400,7 +406,8 @@ _FUNCTIONS: dict[str, tuple[Callable[[complex], complex], Callable[[complex], co
     # On the real line only; there it is analytic but at 0.
     'Abs': (lambda z: z if z.real >= 0 else -z, lambda z: 1.0 if z.real >= 0 else -1.0),
 }
-_CONSTANTS = {'C': 0.0, 'pi': math.pi, 'E': math.e}
+# Any constant will do for C, but not 0: C*x is no constant.
+_CONSTANTS = {'C': 0.739, 'pi': math.pi, 'E': math.e}
 
 
 def _antiderivative(answer: str, gold: str, metadata: Mapping[str, Any]) -> bool:
@@ -571,10 +578,15 @@ _RULES: dict[str, Callable[[str, str, Mapping[str, Any]], bool]] = {
     'word_sorting': _words,
 }
 
+# The generators that give no solution, and what their scorers read of the metadata.
+_WITHOUT_GOLD = {'boxnet': 'initial_state', 'rush_hour': 'board_config'}
+
 # What an answer must look like before the package's scorer sees it.
 _SHAPES = {
     'complex_arithmetic': re.compile(r'[-+\d.()ij\s]+'),
     # No numbers of two digits or more, which both take for a number of moves.
     'rubiks_cube': re.compile(r'(?:\D|\d(?!\d))+'),
     'rush_hour': re.compile(r'(?:\D|\d(?!\d))+'),
+    # One duration: the first number would do for days, whatever follows it.
+    'time_intervals': re.compile(r'\d+|(?:-?\d+ days?)?,? ?(?:\d+:\d+(?::\d+(?:\.\d+)?)?)?'),
 }
