@@ -13,6 +13,7 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
+import importlib.util
 import io
 import json
 import random
@@ -101,6 +102,8 @@ class Gym:
     splits = SPLITS
 
     def size(self, split: str) -> int:
+        if importlib.util.find_spec('reasoning_gym') is None:
+            raise UserError(gym.NOT_INSTALLED)
         return TRAIN_DRAWS if split == 'train' else TEST_ROWS
 
     def row(self, split: str, index: int) -> Row:

@@ -48,8 +48,8 @@ MIXTURES: dict[str, dict[str, float]] = {
     'tiny_scenarios': {f: 0.25 * r for f, r in _REASONING.items()} | {'everyday': 0.35, 'knowledge': 0.15, 'safety': 0.25},
     # The general part of the data to fine-tune on: those with demonstrations.
     'tiny_assistant': {'everyday': 0.4, 'knowledge': 0.25, 'translation': 0.05, 'safety': 0.3},
-    # Every generator of reasoning-gym alike.
-    'gym': dict.fromkeys(gym.LEVELS, 1 / len(gym.LEVELS)),
+    # Every generator of reasoning-gym alike; generators=maze*2+gcd has two mazes for each gcd.
+    'gym': dict.fromkeys(gym.LEVELS, 1.0),
 }
 _SOURCES: dict[str, sources.Source] = {
     **{f'tiny_{f}': sources.TinyWorld(f) for f in tinyworld.FAMILIES}, **{f'gym_{g}': gym.Gym(g) for g in gym.LEVELS}}

@@ -25,6 +25,7 @@ import ast
 import cmath
 import contextlib
 import dataclasses
+import enum
 import functools
 import itertools
 import json
@@ -40,6 +41,7 @@ from r1jax.rewards.base import Example, ExampleError
 from r1jax.rewards.math import parse_number
 
 TASK = 'reasoning_gym'
+NOT_INSTALLED = "problems of reasoning-gym need that package, which is not installed here: pip install 'r1jax[gym]'"
 
 
 def grade(answer: str | None, example: Example) -> float:
@@ -166,10 +168,8 @@ def make_dataset(generator: str, level: int | None, config: Mapping[str, Any], *
     try:
         import reasoning_gym  # noqa: F401  (its datasets register themselves)
         from reasoning_gym.factory import CURRICULA, DATASETS
-    except ImportError as error:
-        raise UserError(
-            f"the tasks of reasoning-gym need the package, which is not installed here ({error}): pip install 'r1jax[gym]'"
-        ) from None
+    except ModuleNotFoundError as error:
+        raise UserError(NOT_INSTALLED) from error
     if generator not in DATASETS:
         raise KeyError(generator)
     dataset_class, config_class = DATASETS[generator]
@@ -184,8 +184,10 @@ def make_dataset(generator: str, level: int | None, config: Mapping[str, Any], *
             curriculum = CURRICULA[generator]()
             curriculum.set_global_level(level)
             settings = curriculum.generate_configuration({'seed': seed, 'size': size})
-        settings = dataclasses.replace(settings, **config)
-        return dataset_class(settings)
+        typed = {
+            name: type(old)(value) if isinstance(old := getattr(settings, name), enum.Enum) else value
+            for name, value in config.items()}
+        return dataset_class(dataclasses.replace(settings, **typed))
     except Exception as error:
         asked = ({} if level is None else {'difficulty': level}) | dict(config)
         shown = ', '.join(f'{name}={value}' for name, value in asked.items())

@@ -4,12 +4,14 @@ import dataclasses
 import functools
 import json
 import pathlib
+import sys
 import time
 
 import numpy as np
 import pytest
 
 from r1jax.data import gym as generators
+from r1jax.errors import UserError
 from r1jax.rewards import (
     Completion,
     Example,
@@ -305,3 +307,13 @@ def test_votes_are_for_texts_and_lenient_answers_do_not_fail():
     for generator in GENERATORS[::10]:
         example = example_of(generator)
         last_answer('I think that it is 7. ' + example.answer, example)
+
+
+def test_without_the_package_the_reason_is_told(monkeypatch):
+    example = example_of('tower_of_hanoi', seed=7)
+    gym.forget()
+    gym._problem.cache_clear()
+    monkeypatch.setitem(sys.modules, 'reasoning_gym', None)
+    with pytest.raises(UserError, match='not installed here'):
+        gym.grade('x', example)
+    assert is_correct('True', HALTS)  # a rule needs no package
