@@ -171,6 +171,8 @@ def check_answers(name: str, split: str) -> None:
 
 
 _OPEN: 'weakref.WeakSet[ExampleIterator]' = weakref.WeakSet()
+# What a source said while TensorFlow was reading it, until `ExampleIterator` says it again.
+_REFUSED: list[UserError] = []
 
 
 @atexit.register
@@ -210,7 +212,15 @@ class ExampleIterator(Iterator[Example]):
         _OPEN.add(self)
 
     def __next__(self) -> Example:
-        example = _example(next(self._rows), self._provider.name)
+        try:
+            row = next(self._rows)
+        except StopIteration:
+            raise
+        except Exception:
+            if _REFUSED:  # TensorFlow wraps it into an error and a traceback of its own
+                raise _REFUSED.pop() from None
+            raise
+        example = _example(row, self._provider.name)
         self.position += 1
         return example
 
@@ -433,7 +443,11 @@ def _provider_classes() -> tuple[type, type]:
             if num_epochs is not None:
                 positions = iter(range(first, order.length(num_epochs), count))
             while places := [order.at(position) for position in itertools.islice(positions, _CHUNK)]:
-                chunk = [rows[which].row(split, row) for which, row in places]
+                try:
+                    chunk = [rows[which].row(split, row) for which, row in places]
+                except UserError as error:
+                    _REFUSED.append(error)
+                    raise
                 yield {name: [row[name] for row in chunk] for name in types}
 
         return tf.data.Dataset.from_generator(generate, output_signature=signature).unbatch()

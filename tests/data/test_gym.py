@@ -115,6 +115,9 @@ def test_draws_that_fail_are_passed_over_and_too_many_of_them_are_told(monkeypat
     monkeypatch.setattr(gym, '_draw', lambda *job: None)
     with pytest.raises(UserError, match="61 draws of maze brought no problem for 'test', row 3"):
         gym.Gym('maze').row('test', 3)
+    with pytest.raises(UserError, match='^reasoning-gym: 61 draws of maze') as error:
+        next(tasks.open_task('gym_maze'))
+    assert '\n' not in str(error.value) and not tasks._REFUSED
 
 
 def test_a_draw_that_hangs_or_dies_is_passed_over(monkeypatch):
