@@ -12,7 +12,8 @@ policy under training some of those scores are wrong, dangerous or without end (
   (the question inside `Integral`), propositional_logic (a premise), game_of_life (a larger board), gsm_symbolic (the first
   of many numbers, without its sign), decimal_arithmetic (0 for what is below .001; twelve digits are asked for),
   number_format (from level 2 on any candidate);
-- do not end: coin_flip ('1e999999999'), rush_hour ('A+999999999'), rubiks_cube ('U999999999').
+- do not end, or late: coin_flip ('1e999999999'), rush_hour ('A+999999999'), rubiks_cube ('U999999999'), codeio (2 s for a
+  JSON list of 300 objects).
 
 Those have their rules in `_RULES` and `_SHAPES`; nothing that a policy writes is run. All other scores are the package's;
 what it pays for trying (.01 to .1 for any text, shares for parts) is credit below 1, which accuracy drops unless it is told
@@ -221,9 +222,17 @@ def _same_number(answer: str, gold: str, metadata: Mapping[str, Any]) -> bool:
     return parse_number(answer) == parse_number(gold) is not None
 
 
-def _same_board(answer: str, gold: str, metadata: Mapping[str, Any]) -> bool:
-    del metadata
-    return json.loads(answer) == json.loads(gold)
+def _same_json(answer: str, gold: str, metadata: Mapping[str, Any]) -> bool:
+    """The same JSON value, whatever its layout and the order of keys; 1.0 is 1, and true is not."""
+    return _same_text(answer, gold, metadata) or _json_form(answer) == _json_form(gold)
+
+
+def _json_form(text: str) -> str:
+    def number(digits: str) -> int | float:
+        value = float(digits)
+        return int(value) if value.is_integer() else value
+
+    return json.dumps(json.loads(text, parse_float=number), sort_keys=True)
 
 
 def _same_list(answer: str, gold: str, metadata: Mapping[str, Any]) -> bool:
@@ -557,12 +566,13 @@ def _proposition(text: str, truths: Mapping[str, int], everything: int) -> int:
 _RULES: dict[str, Callable[[str, str, Mapping[str, Any]], bool]] = {
     'binary_matrix': _same_text,
     'bitwise_arithmetic': _same_bits,
+    'codeio': _same_json,
     'coin_flip': _near(1000),
     'countdown': _makes(lambda metadata: metadata['target']),
     'decimal_arithmetic': _near(10**6),
     'figlet_font': _same_word,
     'fraction_simplification': _simplified,
-    'game_of_life': _same_board,
+    'game_of_life': _same_json,
     'game_of_life_halting': _same_word,
     'gsm_symbolic': _same_number,
     'intermediate_integration': _antiderivative,
