@@ -147,6 +147,18 @@ def test_a_draw_that_raises_or_has_a_wrong_answer_is_none(monkeypatch):
     assert gym.draw(('codeio', None, (), 1)) is None
 
 
+def test_sequences_that_explode_are_given_up_and_others_are_the_packages():
+    for seed, level in ((163, None), (413, 1), (23, 2), (5, 3)):  # these had not ended after 1.5 s
+        gym.prepare(('number_sequence', level, ()))
+        assert gym.draw(('number_sequence', level, (), seed))['answer']
+    program = (
+        'import reasoning_gym\n'
+        "made = reasoning_gym.create_dataset('number_sequence', seed=1, size=60)\n"
+        'for i in range(60): print(made[i]["question"])')
+    theirs = in_another_process(program).stdout.splitlines()
+    assert [gym.draw(('number_sequence', None, (), 1 + i))['question'] for i in range(60)] == theirs
+
+
 # --- as tasks -------------------------------------------------------------------------------------------------
 
 
