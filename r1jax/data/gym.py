@@ -88,8 +88,7 @@ class Gym:
     Attributes:
         generator: one of LEVELS.
         difficulty: a level of the generator's curriculum or a range of them, gone round row by row; by default the
-        generator's
-            own settings, which are none of its levels and count as difficulty 0.
+            generator's own settings, which are none of its levels and count as difficulty 0.
         template: a name of `templates.names()`.
         config: further fields of the generator's configuration with their values.
     """
@@ -204,7 +203,7 @@ def prepare(job: Any) -> None:
 def _bound_sequences() -> None:
     """Ends those of number_sequence that explode, of which it works out every term: at level 2, 4% take more than 1.5 s.
 
-    The generator refuses numbers above 1,000 in the end, and OverflowError at once; from here no sequence comes back to such.
+    The generator refuses numbers above 1,000 in the end, and OverflowError at once; none comes back from here.
     """
     from reasoning_gym.cognition.number_sequences import PatternRule
 
