@@ -12,8 +12,8 @@ policy under training some of those scores are wrong, dangerous or without end (
   (the question inside `Integral`), propositional_logic (a premise), game_of_life (a larger board), gsm_symbolic (the first
   of many numbers, without its sign), decimal_arithmetic (0 for what is below .001; twelve digits are asked for),
   number_format (from level 2 on any candidate);
-- do not end, or late: coin_flip ('1e999999999'), rush_hour ('A+999999999'), rubiks_cube ('U999999999'), codeio (2 s for a
-  JSON list of 300 objects).
+- do not end, or late: coin_flip ('1e999999999'), puzzle24 and countdown ('9**9**9**9'), rush_hour ('A+999999999'),
+  rubiks_cube ('U999999999'), codeio (2 s for a JSON list of 300 objects).
 
 Those have their rules in `_RULES` and `_SHAPES`; nothing that a policy writes is run. All other scores are the package's;
 what it pays for trying (.01 to .1 for any text, shares for parts) is credit below 1, which accuracy drops unless it is told
@@ -26,6 +26,7 @@ import ast
 import cmath
 import contextlib
 import dataclasses
+import decimal
 import enum
 import functools
 import itertools
@@ -84,7 +85,8 @@ def _grade(answer: str, kind: str, tests: str, gold: str, question: str) -> floa
         elif kind in _SHAPES and not _SHAPES[kind].fullmatch(answer):
             return 0.0
         scorer = dataset(kind, level, config)
-        with contextlib.redirect_stdout(None):  # some print what they find wrong
+        # Some print what they find wrong, and some set the precision of decimal numbers.
+        with contextlib.redirect_stdout(None), decimal.localcontext(decimal.Context()):
             score = float(scorer.score_answer(answer, {'question': question, 'answer': gold, 'metadata': metadata}))
     except Exception:  # whatever third parties raise at what a policy writes; `_problem` has tried the example itself
         return 0.0
@@ -359,6 +361,18 @@ def _polynomial_product(answer: str, gold: str, metadata: Mapping[str, Any]) -> 
 
 
 def _polynomial(node: ast.expr) -> Polynomial:
+    terms = []
+    while isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add | ast.Sub):  # a loop, for sums of hundreds of terms
+        terms.append((_OPERATIONS[type(node.op)], _polynomial(node.right)))
+        node = node.left
+    total = _summand(node)
+    for operation, term in reversed(terms):
+        for powers, c in term.items():
+            total[powers] = operation(total.get(powers, Fraction(0)), c)
+    return {powers: c for powers, c in total.items() if c}
+
+
+def _summand(node: ast.expr) -> Polynomial:
     match node:
         case ast.Constant(value=int() as value) if type(value) is int:
             return {(): Fraction(value)} if value else {}
@@ -366,11 +380,6 @@ def _polynomial(node: ast.expr) -> Polynomial:
             return {((name, 1),): Fraction(1)}
         case ast.UnaryOp(op=ast.USub(), operand=operand):
             return {powers: -c for powers, c in _polynomial(operand).items()}
-        case ast.BinOp(left=left, op=ast.Add() | ast.Sub() as op, right=right):
-            total = dict(_polynomial(left))
-            for powers, c in _polynomial(right).items():
-                total[powers] = _OPERATIONS[type(op)](total.get(powers, Fraction(0)), c)
-            return {powers: c for powers, c in total.items() if c}
         case ast.BinOp(left=left, op=ast.Mult(), right=right):
             return _monomials(_polynomial(left), _polynomial(right))
         case ast.BinOp(left=left, op=ast.Pow(), right=ast.Constant(value=int() as power)) if 0 <= power <= 64:

@@ -1,11 +1,13 @@
 """The generators of reasoning-gym as tasks: all of them, the same in every process, splits apart, levels, resumes, hosts."""
 
 import dataclasses
+import decimal
 import importlib.util
 import itertools
 import json
 import os
 import pathlib
+import random
 import subprocess
 import sys
 from collections import Counter
@@ -86,6 +88,19 @@ def test_a_row_does_not_depend_on_what_was_drawn_before():
         forward = [source.row('train', index) for index in range(4)]
         assert [source.row('train', index) for index in (3, 2, 1, 0)] == forward[::-1]
         assert len({row['question'] for row in forward}) > 1
+
+
+def test_a_draw_does_not_depend_on_global_state_and_other_draws():
+    jobs = [('list_functions', None, (), seed) for seed in (2, 25, 34)]
+    jobs += [('decimal_chain_sum', 4, (), seed) for seed in (0, 1)]
+    for job in jobs:
+        random.seed(1)
+        decimal.setcontext(decimal.Context(prec=12))
+        first = gym.draw(job)
+        random.seed(2)
+        assert gym.draw(('decimal_arithmetic', None, (), 0)) is not None
+        assert first is not None and gym.draw(job) == first
+    decimal.setcontext(decimal.Context())
 
 
 @pytest.mark.parametrize('generator', ['tower_of_hanoi', 'string_synthesis', 'acre', 'count_bits'])

@@ -179,6 +179,12 @@ def test_rules(example, right, wrong):
     assert [answer for answer in wrong if is_correct(answer, example)] == []
 
 
+def test_long_sums_are_read():
+    text = ' + '.join(f'{i}*x**{i % 60}*y**{i // 60}' for i in range(1, 1500))
+    check_example(made('polynomial_multiplication', text))
+    assert gym._polynomial(gym._expression('x + y - x - y + 0')) == {}
+
+
 def test_implications_go_to_the_left_and_not_binds_strongest_as_in_the_package():
     from reasoning_gym.logic.propositional_logic import Expression
 
