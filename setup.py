@@ -37,6 +37,8 @@ setuptools.setup(
         # Only r1jax/data/tasks.py needs these; the rest runs without TensorFlow.
         'data': ['seqio>=0.0.20', 'tensorflow>=2.18', 'tensorflow-datasets>=4.9.9'],
         'gguf': ['gguf>=0.19'],  # brings pyyaml, requests and tqdm
+        # Scores and problems change with its versions; data/gym.py and rewards/gym.py are written for this one.
+        'gym': ['reasoning-gym==0.1.25'],
         'judge': ['openai>=1.60'],  # for judges behind an endpoint
         'tpu': ['jax[tpu]'],
         'cuda': ['jax[cuda12]'],
@@ -45,7 +47,7 @@ setuptools.setup(
         'test': [
             'gguf>=0.19', 'ipykernel>=6.29', 'libtpu>=0.0.42; sys_platform == "linux" and platform_machine == "x86_64"',
             'matplotlib>=3.9', 'nbclient>=0.10', 'nbformat>=5.10', 'openai>=1.60', 'pytest>=8', 'pytest-xdist>=3.6',
-            'torch>=2.5', 'transformers>=4.50'],
+            'reasoning-gym==0.1.25', 'torch>=2.5', 'transformers>=4.50'],
         'notebook': ['ipykernel>=6.29', 'jupyterlab>=4', 'matplotlib>=3.9', 'nbclient>=0.10', 'nbformat>=5.10'],
     },
 )

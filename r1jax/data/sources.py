@@ -379,13 +379,13 @@ def _block(counts: tuple[int, ...], seed: int | None, block: int) -> tuple[np.nd
     return sources, ranks
 
 
-@functools.lru_cache(maxsize=32)
+@functools.lru_cache(maxsize=128)  # the largest mixture goes round 105 sources
 def permutation(size: int, *key: int) -> np.ndarray:
     """Returns an order of 0..size-1 drawn by `key`, the same on every machine and with every NumPy."""
     state = np.zeros(1, np.uint64)
     for part in key:
         state = _mix(state ^ np.uint64(part % 2**64))
-    return np.argsort(_mix(state + np.arange(size, dtype=np.uint64)), kind='stable')
+    return np.argsort(_mix(state + np.arange(size, dtype=np.uint64)), kind='stable').astype(np.int32)
 
 
 def _mix(x: np.ndarray) -> np.ndarray:

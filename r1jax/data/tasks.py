@@ -1,8 +1,9 @@
 """Tasks and mixtures of problems as seqio objects; the only module that imports seqio and TensorFlow, lazily.
 
 A task has a name, and so has a narrowed one: 'tiny_logic', 'tiny_arithmetic:difficulty=7,language=zh',
-'tiny_reasoning:families=arithmetic+logic', 'jsonl:path=problems.jsonl,template=boxed'. What comes out is
-text, the features of `sources.FEATURES`; tokenising is left to `r1jax.data.tokenizers`.
+'tiny_reasoning:families=arithmetic+logic', 'jsonl:path=problems.jsonl,template=boxed', 'gym_leg_counting:min_animals=2',
+'gym:generators=chain_sum+maze*2,difficulty=1'. What comes out is text, the features of `sources.FEATURES`; tokenising is
+left to `r1jax.data.tokenizers`.
 
     for example in open_task('tiny_reasoning', seed=0, shard_index=host, shard_count=hosts, position=p): ...
     seqio.get_mixture_or_task('tiny_reasoning').get_dataset(split='test', shuffle=False)    # after register()
@@ -28,7 +29,7 @@ import weakref
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from r1jax.data import sources, tinyworld
+from r1jax.data import gym, sources, tinyworld
 from r1jax.errors import UserError, nearest
 from r1jax.rewards.accuracy import check_example
 from r1jax.rewards.base import Example
@@ -47,8 +48,14 @@ MIXTURES: dict[str, dict[str, float]] = {
     'tiny_scenarios': {f: 0.25 * r for f, r in _REASONING.items()} | {'everyday': 0.35, 'knowledge': 0.15, 'safety': 0.25},
     # The general part of the data to fine-tune on: those with demonstrations.
     'tiny_assistant': {'everyday': 0.4, 'knowledge': 0.25, 'translation': 0.05, 'safety': 0.3},
+    # Every generator of reasoning-gym alike; generators=maze*2+gcd has two mazes for each gcd.
+    'gym': dict.fromkeys(gym.LEVELS, 1.0),
 }
-_SOURCES: dict[str, sources.Source] = {f'tiny_{f}': sources.TinyWorld(f) for f in tinyworld.FAMILIES}
+_SOURCES: dict[str, sources.Source] = {
+    **{f'tiny_{f}': sources.TinyWorld(f) for f in tinyworld.FAMILIES}, **{f'gym_{g}': gym.Gym(g) for g in gym.LEVELS}}
+# What the option is called that chooses among a mixture's tasks, what those names begin with, and what they may be.
+_PARTS = {name: ('families', 'tiny_', tuple(tinyworld.FAMILIES)) for name in MIXTURES} | {
+    'gym': ('generators', 'gym_', tuple(gym.LEVELS))}
 _JSONL_OPTIONS = ('path', 'train', 'test', 'task', 'question', 'answer')  # beside sources.OPTIONS
 
 
@@ -164,6 +171,8 @@ def check_answers(name: str, split: str) -> None:
 
 
 _OPEN: 'weakref.WeakSet[ExampleIterator]' = weakref.WeakSet()
+# What a source said while TensorFlow was reading it, until `ExampleIterator` says it again.
+_REFUSED: list[UserError] = []
 
 
 @atexit.register
@@ -203,7 +212,15 @@ class ExampleIterator(Iterator[Example]):
         _OPEN.add(self)
 
     def __next__(self) -> Example:
-        example = _example(next(self._rows), self._provider.name)
+        try:
+            row = next(self._rows)
+        except StopIteration:
+            raise
+        except Exception:
+            if _REFUSED:  # TensorFlow wraps it into an error and a traceback of its own
+                raise _REFUSED.pop() from None
+            raise
+        example = _example(row, self._provider.name)
         self.position += 1
         return example
 
@@ -244,8 +261,12 @@ def _provider(name: str, more: Mapping[str, Any] | None = None) -> Any:
     # seqio allows fewer characters in a task's own name than in its registry.
     own_name = re.sub(r'[^\w.:#]', '.', full_name)
     if base in MIXTURES:
-        rates = _rates(name, base, options.pop('families', None))
-        tasks = [(_provider(f'tiny_{family}', options), rate) for family, rate in rates.items()]
+        option, prefix, _ = _PARTS[base]
+        rates = _rates(name, base, options.pop(option, None))
+        for key in options:
+            if key not in sources.OPTIONS:
+                raise UserError(f'task {name!r}: no option {key!r}{nearest(key, (*sources.OPTIONS, option))}')
+        tasks = [(_provider(prefix + part, _options_of(part, options, base)), rate) for part, rate in rates.items()]
         provider = mixture_class(own_name, tasks)
         seqio.MixtureRegistry.add_provider(full_name, provider)
     else:
@@ -254,7 +275,18 @@ def _provider(name: str, more: Mapping[str, Any] | None = None) -> Any:
     return provider
 
 
+def _options_of(part: str, options: Mapping[str, Any], mixture: str) -> Mapping[str, Any]:
+    """The options of a mixture as one of its tasks takes them: the generators of reasoning-gym have levels of their own."""
+    if mixture != 'gym' or 'difficulty' not in options:
+        return options
+    difficulty = gym.within(part, options['difficulty'])
+    rest = {key: value for key, value in options.items() if key != 'difficulty'}
+    return rest if difficulty is None else rest | {'difficulty': difficulty}
+
+
 def _source(name: str, base: str, options: Mapping[str, Any]) -> sources.Source:
+    if isinstance(_SOURCES.get(base), gym.Gym):  # which has options of its own, the settings of its generator
+        return _SOURCES[base].select(**options)
     allowed = (*sources.OPTIONS, *_JSONL_OPTIONS) if base == 'jsonl' else sources.OPTIONS
     for key in options:
         if key not in allowed:
@@ -295,11 +327,21 @@ def _parse(name: str, text: str) -> dict[str, Any]:
                 raise UserError(f'task {name!r}: difficulty is a number or a range like 3-5, not {value!r}')
             low, high = match.groups()
             options[key] = int(low) if high is None else (int(low), int(high))
-        elif key == 'families':
+        elif key in ('families', 'generators'):
             options[key] = dict(_rate_of(name, part) for part in value.split('+'))
+        elif name.startswith('gym_') and key not in sources.OPTIONS:
+            options[key] = _setting(value)
         else:
             options[key] = value
     return options
+
+
+def _setting(text: str) -> Any:
+    """Returns the JSON value that a text is (7, 0.5, true, [1, 2]), or else the text."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 def _rate_of(name: str, text: str) -> tuple[str, float | None]:
@@ -312,11 +354,11 @@ def _rate_of(name: str, text: str) -> tuple[str, float | None]:
 
 def _rates(name: str, mixture: str, families: Mapping[str, float | None] | None) -> dict[str, float]:
     """Returns family -> rate; a family named without a rate keeps its rate in the mixture."""
-    own = MIXTURES[mixture]
+    own, (option, _, known) = MIXTURES[mixture], _PARTS[mixture]
     rates = {}
     for family, rate in (families or own).items():
-        if family not in tinyworld.FAMILIES or (rate is None and family not in own):
-            raise UserError(f'task {name!r}: no family {family!r} in {mixture}{nearest(family, own)}')
+        if family not in known or (rate is None and family not in own):
+            raise UserError(f'task {name!r}: none of the {option} of {mixture} is {family!r}{nearest(family, own)}')
         rates[family] = own[family] if rate is None else rate
     if min(rates.values()) < 0 or not 0 < sum(rates.values()) < math.inf:
         raise UserError(f'task {name!r}: rates must be positive and finite')
@@ -327,10 +369,12 @@ def _spell(options: Mapping[str, Any]) -> str:
     """The options in their one canonical spelling, the inverse of `_parse`."""
     parts = []
     for key, value in sorted(options.items()):
-        if key == 'families':
+        if key in ('families', 'generators'):
             value = '+'.join(f if rate is None else f'{f}*{rate:g}' for f, rate in sorted(value.items()))
-        elif isinstance(value, (tuple, list)):
+        elif isinstance(value, tuple):
             value = '-'.join(map(str, value))
+        elif not isinstance(value, str):
+            value = json.dumps(value)
         parts.append(f'{key}={value}')
     return ','.join(parts)
 
@@ -399,7 +443,11 @@ def _provider_classes() -> tuple[type, type]:
             if num_epochs is not None:
                 positions = iter(range(first, order.length(num_epochs), count))
             while places := [order.at(position) for position in itertools.islice(positions, _CHUNK)]:
-                chunk = [rows[which].row(split, row) for which, row in places]
+                try:
+                    chunk = [rows[which].row(split, row) for which, row in places]
+                except UserError as error:
+                    _REFUSED.append(error)
+                    raise
                 yield {name: [row[name] for row in chunk] for name in types}
 
         return tf.data.Dataset.from_generator(generate, output_signature=signature).unbatch()

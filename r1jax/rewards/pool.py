@@ -35,7 +35,8 @@ _BOOTSTRAP = (
     'import sys; sys.path[:] = {path!r}; '
     'from r1jax.rewards.worker import serve; serve({descriptor}, {memory}, {life})'
 )
-_ONE_THREAD = {'OMP_NUM_THREADS': '1', 'OPENBLAS_NUM_THREADS': '1', 'JAX_PLATFORMS': 'cpu'}
+# One thread each; and hashes of strings by one seed, so that sets of them have one order in all workers and runs.
+_ENVIRONMENT = {'OMP_NUM_THREADS': '1', 'OPENBLAS_NUM_THREADS': '1', 'JAX_PLATFORMS': 'cpu', 'PYTHONHASHSEED': '0'}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -188,7 +189,7 @@ class _Worker:
                 [sys.executable, '-c', source],
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
-                env=os.environ | _ONE_THREAD,
+                env=os.environ | _ENVIRONMENT,
                 start_new_session=True,  # so that a verifier's own children die with it
             )
 
