@@ -16,14 +16,14 @@ from collections.abc import Sequence
 import numpy as np
 
 # A change of language costs this, and the logarithm of the new language's share of the text.
-SWITCH = 8.0
+SWITCH = 4.0
 # A language that was not asked for has to weigh this much more than the presumed one, over different words: a few words of
 # it. Names reach 31 (logic puzzles about Dan, Sam and Kim read as Indonesian), sentences of seven words rarely stay below 40.
 EVIDENCE = 40.0
 # Words to either side that are weighed with a word before it is asked which languages there are.
-_NEIGHBOURS = 3
+_NEIGHBOURS = 1
 # A byte n-gram is evidence for the word that holds the byte so far before its end.
-_LAG = 3
+_LAG = 2
 
 
 def identify(words: Sequence[str], languages: Sequence[str], *, spaced: bool = True, allowed: np.ndarray | None = None
