@@ -18,7 +18,7 @@ import numpy as np
 # A change of language costs this, and the logarithm of the new language's share of the text.
 SWITCH = 4.0
 # A language that was not asked for has to weigh this much more than the presumed one, over different words: a few words of
-# it. Names reach 31 (logic puzzles about Dan, Sam and Kim read as Indonesian), sentences of seven words rarely stay below 40.
+# it. Names reach 34 (logic puzzles about Dan, Sam and Kim read as Indonesian), few sentences of seven words stay below 40.
 EVIDENCE = 40.0
 # Words to either side that are weighed with a word before it is asked which languages there are.
 _NEIGHBOURS = 1
@@ -32,7 +32,7 @@ def identify(words: Sequence[str], languages: Sequence[str], *, spaced: bool = T
 
     Args:
         words: in their order; without spaces between words in the script (`spaced` False), its characters.
-        languages: codes that py3langid has. The first one is presumed: short texts are in it until `EVIDENCE` says otherwise.
+        languages: codes that py3langid has. The first one is presumed: texts are in it until `EVIDENCE` says otherwise.
         allowed: [n, languages], False where a word cannot be of a language by its script; None for everywhere True.
     """
     n = len(words)
@@ -64,7 +64,7 @@ def _votes(scores: np.ndarray) -> np.ndarray:
 
 
 def _viterbi(scores: list[list[float]], costs: list[float]) -> list[int]:
-    """Returns the best path; to go to language i from another one costs costs[i]. Lists: faster than arrays for few languages."""
+    """Returns the best path; to go to language i from another one costs costs[i]. Few languages: lists are faster."""
     languages = range(len(costs))
     best, came_from = [-cost for cost in costs], []
     for emissions in scores:
