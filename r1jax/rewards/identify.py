@@ -95,9 +95,8 @@ def _scores(words: Sequence[str], languages: tuple[str, ...], space: str) -> np.
 
 def _features(data: bytes) -> tuple[list[int], list[int]]:
     """Returns the places where n-grams of the model end, and which they are: one walk of its automaton."""
-    model = _model()
+    model, rows = _model()
     following, found = model.tk_nextmove, model.tk_output
-    rows = model._rowbase
     state, places, features = 0, [], []
     for place, byte in enumerate(data):
         state = following[rows[state] + byte]
@@ -111,13 +110,17 @@ def _features(data: bytes) -> tuple[list[int], list[int]]:
 @functools.lru_cache(maxsize=32)
 def _table(languages: tuple[str, ...]) -> np.ndarray:
     """Returns log P(n-gram | language), float16 [n-grams, languages]."""
-    model = _model()
+    model, _ = _model()
     return np.ascontiguousarray(model.nb_ptc[:, [model.nb_classes.index(language) for language in languages]])
 
 
 @functools.cache
 def _model():
-    """Loads py3langid's model, once a process and only when it is asked: it takes most of a second."""
+    """Loads py3langid's model, once a process and only when it is asked: that takes most of a second.
+
+    Returns it, and where each state's row of its table of transitions begins.
+    """
     from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
-    return LanguageIdentifier.from_model_file(MODEL_FILE)
+    model = LanguageIdentifier.from_model_file(MODEL_FILE)
+    return model, [row << 8 for row in model.tk_row]

@@ -62,10 +62,10 @@ _GREEK = '\u0370-\u03ff\u1f00-\u1fff'
 _JOINED = "(?:['\u2019-][{0}]+)*"
 _ALIKE = (_LATIN, _GREEK, _SPACED['cyrillic'])
 
-# One match is one unit, and the name of its group the script. Single Latin and Greek letters are variables, and so are two
-# or three of both together.
+# One match is one unit, and the name of its group the script. Single Latin and Greek letters are variables, and
+# so is one of each together.
 _UNIT = re.compile(
-    rf'(?P<mixed>(?=[{"".join(_ALIKE)}]{{4}})(?:'
+    rf'(?P<mixed>(?=[{"".join(_ALIKE)}]{{3}})(?:'
     + '|'.join(f'[{own}]++(?=[{"".join(other for other in _ALIKE if other != own)}])' for own in _ALIKE)
     + f')[{"".join(_ALIKE)}]+)'
     + f'|(?P<latin>[{_LATIN}]{{2,}}{_JOINED.format(_LATIN)})'
@@ -113,13 +113,14 @@ _ROW = 6
 _LETTERS = ''.join((_LATIN, _GREEK, *_SPACED.values()))
 _CHARACTERS = ''.join(_UNSPACED.values())
 _PROSE = re.compile(
-    rf"(?<![{_LETTERS}\\])(?:[{_LETTERS}]+(?:['\u2019-][{_LETTERS}]+)*+[,.;:!?]?\s+){{{_ROW - 1},}}[{_LETTERS}]+"
+    rf"(?<![{_LETTERS}\\'\u2019-])(?:[{_LETTERS}]+(?:['\u2019-][{_LETTERS}]+)*+[,.;:!?]?\s+){{{_ROW - 1},}}[{_LETTERS}]+"
     rf'|(?:[{_CHARACTERS}][\u0e31\u0e34-\u0e3a\u0e47-\u0e4e，。、：；？！ ]*){{{2 * _ROW},}}')
 _KEYWORDS = frozenset(keyword.kwlist)
 _HIDDEN = re.compile(rf'(?<![\\{_LETTERS}])[{_LETTERS}]{{2}}|[{_CHARACTERS}]')
+_ADDRESS = re.compile(r'(?:https?://|www\.)[!-~]+')
 # A run of ASCII with one of these in it is an equation, a LaTeX command, a path, an address or a label, and no word.
 _RUN = re.compile(r"""[^\s,;:!?"\x80-\U0010ffff]+""")
-_NOT_PROSE = re.compile(r'[=+*/^_\\<>|@\d]|^www\.')
+_NOT_PROSE = re.compile(r'[=+*/^_\\<>|@\d]')
 _EMPHASIS = '*_'
 # Marks without a width: joiners, directions, soft hyphens.
 _INVISIBLE = re.compile('[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff]+')
@@ -167,6 +168,8 @@ def language_reward(
 
     languages: see `language_consistency`; the example's own is always among them.
     """
+    if isinstance(languages, str):
+        raise UserError(f"the language reward's languages are a list of codes such as ['en', 'zh'], not '{languages}'")
     for language in languages:
         _known(language)
     shares = []
@@ -207,10 +210,16 @@ def _prose(text: str) -> tuple[str, bool]:
         nonlocal hides
         hides = hides or not quoted[0].startswith('def') and _HIDDEN.search(quoted[0]) is not None
         rows = (row[0] for row in _PROSE.finditer(quoted[0]))
-        return ' ' + ' '.join(row for row in rows if not row.isascii() or len(set(row.split()) - _KEYWORDS) >= _ROW) + ' '
+        return f" {' '.join(row for row in rows if not _is_code(row))} "
 
-    text = _QUOTED.sub(unquote, text)
+    text = _QUOTED.sub(unquote, _ADDRESS.sub(' ', text))
     return _RUN.sub(lambda run: ' ' if _NOT_PROSE.search(run[0].strip(_EMPHASIS)) else run[0].strip(_EMPHASIS), text), hides
+
+
+def _is_code(row: str) -> bool:
+    words = row.split()
+    keywords = sum(word in _KEYWORDS for word in words)
+    return row.isascii() and (len(words) - keywords < _ROW or 3 * keywords > len(words))
 
 
 def _mine(units: Sequence[tuple[str, str]], language: str, rivals: tuple[str, ...]) -> np.ndarray:
@@ -237,4 +246,4 @@ def _share(units: Sequence[tuple[str, str]], mine: np.ndarray) -> float:
     if counts.most_common(1)[0][1] <= often:
         return int(mine.sum()) / len(units)
     weights = np.array([min(1.0, often / counts[unit]) for _, unit in units])
-    return float(weights @ mine / weights.sum())
+    return float(weights[mine].sum() / weights.sum())

@@ -23,8 +23,10 @@ def test_names_b(text):
 
 
 @pytest.mark.parametrize('text', [
-    '**B**', '**(B)**', '*B*', '__B__', '`B`', '"B"', "'B'", '“B”', '「B」', '**81**', '**B. 81**', '$B$', '\\(B\\)',
-    '\\[B\\]', '\\boxed{B}', '\\boxed{(B)}', '\\boxed{B}.', '$\\boxed{B}$', '\\text{B}', '\\boxed{\\text{B}}', '\\boxed{\\mathrm{B}}',
+    '**B**', '**(B)**', '*B*', '__B__', '`B`', '"B"', "'B'", '“B”', '「B」', '**81**',
+    '**B. 81**', '$B$', '\\(B\\)',
+    '\\[B\\]', '\\boxed{B}', '\\boxed{(B)}', '\\boxed{B}.', '$\\boxed{B}$', '\\text{B}', '\\boxed{\\text{B}}',
+    '\\boxed{\\mathrm{B}}',
     '\\textbf{(B)}~81', '\\boxed{\\textbf{(B) }81}', '\\boxed{81}', '$81$', '**\\boxed{B}**', '{B}',
 ])
 def test_layout_around_an_answer(text):
@@ -38,8 +40,10 @@ def test_layout_around_an_answer(text):
     'The best answer must be B', 'I choose B', 'B is correct', 'B is the correct answer.', 'Option B is correct!',
     'La respuesta es B', 'La respuesta correcta es la B', 'La réponse est B', 'Die Antwort ist B', 'La risposta è B.',
     'A resposta é B', 'A resposta é a B', 'Het antwoord is B', 'Ответ: B', 'Правильный ответ — B', 'Odpowiedź: B',
-    'Cevap: B', 'Đáp án là B', 'Jawabannya adalah B', 'Jibu ni B', '选B', '选择B', '故选：B', '应选Ｂ。', '答案是B', '答案：B',
-    '答案为B。', '正确答案是B', '所以答案是B', '因此，答案是B', 'B选项', '选项B', '答案是B选项', 'B是正确答案', '答えはB', '正解はBです',
+    'Cevap: B', 'Đáp án là B', 'Jawabannya adalah B', 'Jibu ni B', '选B', '选择B', '故选：B', '应选Ｂ。', '答案是B',
+    '答案：B',
+    '答案为B。', '正确答案是B', '所以答案是B', '因此，答案是B', 'B选项', '选项B', '答案是B选项', 'B是正确答案',
+    '答えはB', '正解はBです',
     '정답은 B', '정답: B', 'الإجابة هي B', 'सही उत्तर B है', 'উত্তর: B', 'คำตอบคือ B', '答案是81',
 ])
 def test_words_that_announce_an_answer(text):
