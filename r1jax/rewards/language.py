@@ -134,7 +134,7 @@ def language_consistency(text: str, language: str, languages: Sequence[str] = ()
 
     The chain of thought is what stands between the think tags, or the whole text where there are none.
     Numbers, equations, code, LaTeX, tags, punctuation and single-letter variables are left out; names are
-    counted as written. See above for thoughts without a unit.
+    counted as written. See above for thoughts without a unit: they are worth 1 or 0.
 
     languages: those that it may be confused with, out of the known ones. () is all that share its script, but that Chinese
     is told from Japanese by its lack of kana. Where no other one shares its script that decides, and no model is loaded:
@@ -142,22 +142,13 @@ def language_consistency(text: str, language: str, languages: Sequence[str] = ()
 
     Raises UserError for an unknown language.
     """
-    language, rivals = _rivals(language, tuple(languages))
-    thought = thoughts(text)
-    if not any(map(str.isalnum, thought)):
-        thought = text.partition(THINK_END)[2]
-        if not any(map(str.isalnum, thought)):
-            return 0.0
-    thought, hides = _prose(thought)
-    units = [(unit.lastgroup, unit[0]) for unit in _UNIT.finditer(thought)]
-    if not units:
-        return 0.0 if hides else 1.0
-    return _share(units, _mine(units, language, rivals))
+    return _share(text, language, languages) or 0.0
 
 
 def language_metric(text: str, language: str) -> float:
-    """`language_consistency`, or NaN where it cannot be told: no language is named, or one that is not known."""
-    return language_consistency(text, language) if _code(language) in _SCRIPTS else float('nan')
+    """`language_consistency`, or NaN where it cannot be told: no known language is named, or no word shows one."""
+    share = _share(text, language) if _code(language) in _SCRIPTS else None
+    return float('nan') if share is None else share
 
 
 @register('language')
@@ -178,6 +169,27 @@ def language_reward(
             raise ExampleError("has no language, which the reward 'language' needs", example)
         shares.append(language_consistency(completion.text, example.language, languages))
     return RewardOutput(np.array(shares, np.float32))
+
+
+def _share(text: str, language: str, languages: Sequence[str] = ()) -> float | None:
+    """Returns what `language_consistency` does, but None where no word shows a language: all are hidden, or there is none."""
+    language, rivals = _rivals(language, tuple(languages))
+    thought = thoughts(text)
+    if not any(map(str.isalnum, thought)):
+        thought = text.partition(THINK_END)[2]
+        if not any(map(str.isalnum, thought)):
+            return None
+    thought, hides = _prose(thought)
+    units = [(unit.lastgroup, unit[0]) for unit in _UNIT.finditer(thought)]
+    if not units:
+        return None if hides else 1.0
+    mine = _mine(units, language, rivals)
+    counts = collections.Counter(unit for _, unit in units)
+    often = max(_OFTEN, len(counts))
+    if counts.most_common(1)[0][1] <= often:
+        return int(mine.sum()) / len(units)
+    weights = np.array([min(1.0, often / counts[unit]) for _, unit in units])
+    return float(weights[mine].sum() / weights.sum())
 
 
 def _code(language: str) -> str:
@@ -238,12 +250,3 @@ def _mine(units: Sequence[tuple[str, str]], language: str, rivals: tuple[str, ..
     found = identify([units[i][1] for i in at], (language, *rivals), spaced='han' not in shared, allowed=allowed)
     own[at] = found == 0
     return own
-
-
-def _share(units: Sequence[tuple[str, str]], mine: np.ndarray) -> float:
-    counts = collections.Counter(unit for _, unit in units)
-    often = max(_OFTEN, len(counts))
-    if counts.most_common(1)[0][1] <= often:
-        return int(mine.sum()) / len(units)
-    weights = np.array([min(1.0, often / counts[unit]) for _, unit in units])
-    return float(weights[mine].sum() / weights.sum())

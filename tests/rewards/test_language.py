@@ -167,18 +167,19 @@ def test_an_empty_thought_earns_what_the_rest_does():
     for text in ('<think></think>', '</think>', '<think> \n... </think>'):
         assert language_consistency(f'{text}<answer>eighty one</answer>', 'zh') == 0.0
         assert language_consistency(f'{text}<answer>{ZH} then add</answer>', 'zh') == pytest.approx(0.8)
-        assert language_consistency(text, 'zh') == 0.0
+        assert language_consistency(text, 'zh') == 0.0 and np.isnan(language_metric(text, 'zh'))
     for text in ('', ' ', '...', '<think>', '😀'):
-        assert language_consistency(text, 'en') == 0.0
+        assert language_consistency(text, 'en') == 0.0 and np.isnan(language_metric(text, 'en'))
 
 
 def test_a_thought_of_equations_is_in_every_language_but_hidden_words_are_in_none():
     for text in ('37+58=95.', '<think> 25-3=22. 22+29=51. </think> <answer> 51 </answer>', ' x*9. x*9-9. ', '57 (C). ',
                  'def f(x): return x+7', '$37+58=95$', '\\[ \\frac{1}{2} \\]', '```\n3+4\n```'):
-        assert language_consistency(text, 'zh') == language_consistency(text, 'fr') == 1.0
+        assert language_consistency(text, 'zh') == language_consistency(text, 'fr') == language_metric(text, 'fr') == 1.0
     for text in (
             '```\nsuma los dos\n```', '$suma$', '\\(\\text{suma}\\)', '`suma`', '```python\nprint(3)\n```', '3+4=7 `算`'):
         assert language_consistency(text, 'zh') == language_consistency(text, 'es') == 0.0
+        assert np.isnan(language_metric(text, 'zh'))
 
 
 @pytest.mark.parametrize('quote', [
