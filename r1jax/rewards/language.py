@@ -172,7 +172,7 @@ def language_reward(
 
 
 def _share(text: str, language: str, languages: Sequence[str] = ()) -> float | None:
-    """Returns what `language_consistency` does, but None where no word shows a language: all are hidden, or there is none."""
+    """Returns what `language_consistency` does, but None where no word shows a language: they are hidden, or missing."""
     language, rivals = _rivals(language, tuple(languages))
     thought = thoughts(text)
     if not any(map(str.isalnum, thought)):
