@@ -26,21 +26,17 @@ _NEIGHBOURS = 1
 _LAG = 2
 
 
-def identify(words: Sequence[str], languages: Sequence[str], *, spaced: bool = True, allowed: np.ndarray | None = None
-             ) -> np.ndarray:
+def identify(words: Sequence[str], languages: Sequence[str], *, spaced: bool = True) -> np.ndarray:
     """Returns, for each of n words, the index of its language in `languages`.
 
     Args:
         words: in their order; without spaces between words in the script (`spaced` False), its characters.
         languages: codes that py3langid has. The first one is presumed: texts are in it until `EVIDENCE` says otherwise.
-        allowed: [n, languages], False where a word cannot be of a language by its script; None for everywhere True.
     """
     n = len(words)
     if not n or len(languages) == 1:
         return np.zeros(n, int)
     scores = _scores(words, tuple(languages), ' ' if spaced else '')
-    if allowed is not None:
-        scores = np.where(allowed, scores, scores.min() - EVIDENCE)
     votes = _votes(scores)
     different = list({word: i for i, word in enumerate(map(str.lower, words))}.values())
     more = scores[different, votes[different]] - scores[different, 0]

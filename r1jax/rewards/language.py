@@ -225,7 +225,7 @@ def _prose(text: str) -> tuple[str, bool]:
         return f" {' '.join(row for row in rows if not _is_code(row))} "
 
     text = _QUOTED.sub(unquote, _ADDRESS.sub(' ', text))
-    return _RUN.sub(lambda run: ' ' if _NOT_PROSE.search(run[0].strip(_EMPHASIS)) else run[0].strip(_EMPHASIS), text), hides
+    return _RUN.sub(lambda run: ' ' if _NOT_PROSE.search(run[0].strip(_EMPHASIS)) else run[0], text), hides
 
 
 def _is_code(row: str) -> bool:
@@ -244,9 +244,6 @@ def _mine(units: Sequence[tuple[str, str]], language: str, rivals: tuple[str, ..
         return own
     shared = _SCRIPTS[language].union(*(_SCRIPTS[rival] for rival in rivals))
     at = np.array([script in shared for script in scripts]).nonzero()[0]
-    allowed = None
-    if len(shared) > 1:
-        allowed = np.array([[scripts[i] in _SCRIPTS[one] for one in (language, *rivals)] for i in at])
-    found = identify([units[i][1] for i in at], (language, *rivals), spaced='han' not in shared, allowed=allowed)
-    own[at] = found == 0
+    found = identify([units[i][1] for i in at], (language, *rivals), spaced='han' not in shared)
+    own[at] &= found == 0
     return own

@@ -10,7 +10,7 @@ from r1jax.rewards.choice import LETTERS, parse_choice
 
 OPTIONS = ('12', '81', '83', '18')
 WORDS = ('a dog', 'the cat', 'both of them', 'none')
-HEDGES = ('A', 'B', 'A and B', 'all of the above', 'not B')
+HEDGES = ('A', 'B', 'A and B', 'all of the above', 'not B', 'A is correct')
 
 
 @pytest.mark.parametrize('text', [
@@ -81,7 +81,7 @@ def test_options_in_words(text, letter):
 @pytest.mark.parametrize('text, letter', [
     ('A and B', 'C'), ('(C) A and B', 'C'), ('all of the above', 'D'), ('All of the above.', 'D'), ('not B', 'E'),
     ('The answer is A and B', 'C'), ('A, B', None), ('A or B', None), ('B', 'B'), ('(E) not B', 'E'), ('(B) not B', None),
-    ('C is correct', 'C'), ('A and B is correct', None),
+    ('C is correct', 'C'), ('A is correct', 'F'), ('(A) is correct', 'A'), ('A and B is correct', None),
 ])
 def test_options_that_read_like_hedges(text, letter):
     assert parse_choice(text, HEDGES) == letter
@@ -98,6 +98,7 @@ def test_options_that_hold_each_other(text, letter):
 @pytest.mark.parametrize('text, letter', [
     ('B', 'B'), ('(b)', 'B'), ('B.', 'B'), ('the answer is B', 'B'), ('\\boxed{B}', 'B'), ('B is correct', 'B'),
     ('(B) 81', None), ('81', None), ('A or B', None), ('', None), ('K', 'K'), ('the answer is not B', None),
+    ('Answers', None), ('options', None),
 ])
 def test_without_options_only_labels_count(text, letter):
     assert parse_choice(text) == letter

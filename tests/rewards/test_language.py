@@ -221,7 +221,7 @@ def test_whatever_has_no_width_or_twice_the_width_changes_nothing():
                     text.replace('first', 'ｆｉｒｓｔ'), text.replace(' we', ' 🎉 we 😀')):
         assert language_consistency(changed, 'en') == share
     assert language_consistency('می\u200cخواهم بدانم', 'fa') == 1.0  # a joiner within a Persian word
-    assert language_consistency('cafe\u0301 nai\u0308ve', 'en') == 1.0
+    assert language_consistency('cafe\u0301 nai\u0308ve 先', 'en') == pytest.approx(2 / 3)  # decomposed letters
     assert language_consistency('نضرب then أولا', 'ar') == pytest.approx(2 / 3)
 
 
@@ -286,6 +286,7 @@ def test_script_needs_no_model(monkeypatch):
         assert 0 <= language_consistency(text, 'en', ('en', 'zh')) <= 1
         assert 0 <= language_consistency(text, 'ko') <= 1
     assert language_consistency(ZH, 'en') == 0.0  # nothing to tell apart
+    assert language_consistency(ZH, 'zh', ('zh', 'ja')) == 1.0  # without kana it is no Japanese
     with pytest.raises(AssertionError):
         language_consistency(EN, 'en')
 
@@ -380,14 +381,14 @@ def test_real_texts_of_eleven_languages(problems):
     languages = tuple(problems)
     right, own = 0, collections.defaultdict(list)
     for true, texts in problems.items():
-        for text in texts[::3]:
+        for text in texts[::5]:
             shares = {one: language_consistency(text, one, languages) for one in languages}
             own[true].append(shares.pop(true))
             right += own[true][-1] >= 0.5 and own[true][-1] > max(shares.values())
-    assert right / (11 * 84) >= 0.995
+    assert right / (11 * 50) >= 0.995
     assert min(np.mean(shares) for shares in own.values()) >= 0.99
     for true, texts in problems.items():  # and with all that are known
-        assert np.mean([language_consistency(text, true) for text in texts[::5]]) >= 0.99
+        assert np.mean([language_consistency(text, true) for text in texts[1::5]]) >= 0.99
 
 
 def counted(text):
@@ -426,8 +427,8 @@ def test_code_switching(problems, low, high):
     quotes = ('$x = 3y$', '37+58=95', '```python\nprint(total)\n```', '`count`', '\\frac{1}{2}')
     for a, b in itertools.combinations(languages, 2):
         errors = []
-        for _ in range(12):
-            texts = [' '.join(rng.sample(problems[one], 1 if low else 3)) for one in (a, b)]
+        for _ in range(8):
+            texts = [' '.join(rng.sample(problems[one], 1 if low else 2)) for one in (a, b)]
             text, share = switched(*(runs(text, rng, low, high) if low else sentences(text) for text in texts), rng)
             found = language_consistency(text, a, languages)
             errors.append(abs(found - share))
