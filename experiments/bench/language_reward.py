@@ -4,8 +4,8 @@
 
 `texts` are JSON lines with 'problem' and 'lang'. A long chain is a language's texts in a row, up to so many characters
 (10,000 are some 2,000 English words). All known languages are told apart, as by default. The model's first load is timed
-alone; sets then take turns, so that a machine whose speed drifts treats them alike; the median counts. Seconds of one process are its
-processor's, those of the workers are the clock's.
+alone; sets then take turns, so that a machine whose speed drifts treats them alike; the median counts. Seconds of one
+process are its processor's, those of the workers are the clock's.
 """
 
 import argparse

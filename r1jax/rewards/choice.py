@@ -22,6 +22,9 @@ _LABELLED = re.compile(
     re.DOTALL,
 )
 
+# '81 (B)'
+_LABEL_LAST = re.compile(r'(.*\S)\s*\(([A-Za-z])\)\.?', re.DOTALL)
+
 # What says that an answer follows, in the languages that answers are most often written in. An article goes with it before a
 # label alone ('la respuesta es la B'): it may belong to an option's text, or be the label ('a resposta é A').
 _LEADS = re.compile(
@@ -29,11 +32,11 @@ _LEADS = re.compile(
         r'(?:(?:so|thus|hence|therefore),? )?(?:(?:the|my) )?(?:(?:final|correct|right|best) )*(?:answer|option|choice)'
         r'(?: (?:is|would be|must be)\b)?',
         r'i (?:choose|pick|select)\b',
-        r'(?:la )?(?:respuesta|opción|alternativa)(?: (?:correcta|final))*(?: es\b)?(?: la(?= \(?[a-z]\b))?',
+        r'(?:la )?(?:respuesta|opción|alternativa|letra)(?: (?:correcta|final))*(?: es\b)?(?: la(?= \(?[a-z]\b))?',
         r"(?:la )?(?:bonne )?(?:réponse|option)(?: (?:correcte|finale))*(?: est\b)?(?: la(?= \(?[a-z]\b))?",
         r'(?:die )?(?:(?:richtige|korrekte|endgültige) )*(?:antwort|option|lösung)(?: (?:ist|lautet)\b)?',
         r'(?:la )?(?:risposta|opzione)(?: (?:corretta|giusta|finale))*(?: è\b)?(?: la(?= \(?[a-z]\b))?',
-        r'(?:a )?(?:resposta|opção|alternativa)(?: (?:correta|certa|final))*(?: é\b)?(?: a(?= \(?[a-z]\b))?',
+        r'(?:a )?(?:resposta|opção|alternativa|letra)(?: (?:correta|certa|final))*(?: é\b)?(?: a(?= \(?[a-z]\b))?',
         r'(?:het )?(?:(?:juiste|goede) )?antwoord(?: is\b)?',
         r'(?:(?:правильный|верный) )?(?:ответ|вариант)(?: ответа)?(?: это\b)?(?: [-–—](?= ))?',
         r'(?:(?:poprawna|prawidłowa) )?odpowiedź(?: to\b)?',
@@ -52,11 +55,11 @@ _LEADS = re.compile(
     )),
     re.IGNORECASE,
 )
-_FOLLOWS = re.compile(r'\s*[:=]?\s*')
+_FOLLOWS = re.compile(r'\s*(?:[:=]|[-–—](?=\s))?\s*')
 
 # What may stand behind a bare label.
 _TAILS = re.compile(
-    r'(?:(?:option|choice) )?is (?:the )?(?:correct|right|best|final)?(?: ?(?:answer|option|choice))?|'
+    r'option|choice|(?:(?:option|choice) )?is (?:the )?(?:correct|right|best|final)?(?: ?(?:answer|option|choice))?|'
     r'es (?:la )?(?:respuesta )?(?:correcta|respuesta)|est (?:la )?(?:bonne réponse|correcte)|'
     r'ist (?:die )?richtige?(?: antwort)?|'
     r'(?:选项)?(?:是?(?:正确|对)的?(?:答案)?)?|です|だ|입니다|이다|है|ni jibu(?: sahihi)?',
@@ -66,7 +69,9 @@ _WORDS_IN_LATEX = re.compile(r'\\(?:text|textbf|textit|textrm|mathrm|mathbf|math
 _SPACES_IN_LATEX = re.compile(r'\\[ ,;:!]|(?<=[)}])~')
 # So many of them, and of the words above, are taken off an answer.
 _LAYERS = 12
-_WRAPPERS = (('\\boxed{', '}'), ('**', '**'), ('__', '__'), ('*', '*'), ('`', '`'), ('"', '"'), ("'", "'"), ('$', '$'),
+_HEADING = re.compile(r'#{1,6}\s+')
+_BOLD = re.compile(r'(\*\*|__)(.+?)\1', re.DOTALL)
+_WRAPPERS = (('\\boxed{', '}'), ('*', '*'), ('`', '`'), ('"', '"'), ("'", "'"), ('$', '$'),
              ('\\(', '\\)'), ('\\[', '\\]'), ('「', '」'), ('{', '}'))
 
 
@@ -96,7 +101,8 @@ def _named(text: str, texts: list[str]) -> str | None:
     by_text = LETTERS[texts.index(wanted)] if wanted and texts.count(wanted) == 1 else None
     match = _LABELLED.fullmatch(text)
     if not match:
-        return by_text
+        last = _LABEL_LAST.fullmatch(text)
+        return _named(f'({last[2]}) {last[1]}', texts) if last and texts else by_text
     *labels, rest = match.groups()
     letter = next(filter(None, labels)).upper()
     position, rest = LETTERS.index(letter), rest.strip()
@@ -117,6 +123,10 @@ def _inside(text: str) -> str:
         body = text.removesuffix('.').removesuffix('。')
         if body.startswith(opening) and body.endswith(closing) and len(body) > len(opening) + len(closing):
             return body[len(opening) : -len(closing)].strip()
+    if bold := _BOLD.match(text):
+        return (bold[2] + text[bold.end() :]).strip()
+    if heading := _HEADING.match(text):
+        return text[heading.end() :]
     lead = _LEADS.match(text)
     if not lead:
         return text

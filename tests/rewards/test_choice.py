@@ -27,13 +27,14 @@ def test_names_b(text):
     '**B. 81**', '$B$', '\\(B\\)',
     '\\[B\\]', '\\boxed{B}', '\\boxed{(B)}', '\\boxed{B}.', '$\\boxed{B}$', '\\text{B}', '\\boxed{\\text{B}}',
     '\\boxed{\\mathrm{B}}',
-    '\\textbf{(B)}~81', '\\boxed{\\textbf{(B) }81}', '\\boxed{81}', '$81$', '**\\boxed{B}**', '{B}',
+    '**B** 81', '\\textbf{(B)}~81', '\\boxed{\\textbf{(B) }81}', '\\boxed{81}', '$81$', '**\\boxed{B}**', '{B}',
 ])
 def test_layout_around_an_answer(text):
     assert parse_choice(text, OPTIONS) == 'B'
 
 
 @pytest.mark.parametrize('text', [
+    '**Answer:** B', '**Final answer**: (B)', '### Answer: B', 'Answer - B', 'B option', 'Letra B',
     'Option B', 'option (b)', 'Option B: 81', 'choice B', 'answer: B', 'Answer: (B)', 'Answer: **B**', '**Answer: B**',
     'answer = B', 'Answer B', 'the answer is B', 'The answer is B.', 'The answer is (B) 81.', 'the answer is 81',
     'The final answer is: B', 'The correct option is B', 'So the answer is option B', 'Therefore, the answer is (B).',
@@ -52,7 +53,8 @@ def test_words_that_announce_an_answer(text):
 
 @pytest.mark.parametrize('text', [
     '', ' ', '.', 'A or B', 'B or A', 'A and B', 'A, B', 'A B', 'AB', '(A)(B)', 'ABCD', 'A/B', 'B?', 'B 12', '(B) 12',
-    '(A) 81', '(B) 81 or 12', 'B or 81', '81 or 83', '12, 81', 'B, C',
+    '(A) 81', '81 (A)', '81 (B) or 12', '12 or 81 (B)', '(A) 12 (B)', '(A) (B)', '(B) 81 or 12',
+    'B or 81', 'it is B', '81 or 83', '12, 81', 'B, C',
     '(A) 12 (B) 81 (C) 83 (D) 18', 'E', '(E)', 'Z', 'I', 'I think', '82', '8', '1', '811', '12 81', '-81', 'B -81', 'B B',
     '(B) (B)', 'B1', 'option', 'answer', 'The answer is', 'Answers B', 'optional', '(B', 'B because 81',
     'B, because A is not',
