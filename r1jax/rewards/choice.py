@@ -102,7 +102,7 @@ def _named(text: str, texts: list[str]) -> str | None:
     match = _LABELLED.fullmatch(text)
     if not match:
         last = _LABEL_LAST.fullmatch(text)
-        return _named(f'({last[2]}) {last[1]}', texts) if last and texts else by_text
+        return by_text or (_named(f'({last[2]}) {last[1]}', texts) if last and texts else None)
     *labels, rest = match.groups()
     letter = next(filter(None, labels)).upper()
     position, rest = LETTERS.index(letter), rest.strip()

@@ -128,6 +128,7 @@ def test_numbers_are_compared_by_value():
 def test_option_texts_that_are_letters():
     assert parse_choice('y', ('x', 'y')) == 'B'
     assert parse_choice('B', ('B', 'A')) == 'B'  # a label before a text
+    assert parse_choice('g(b)', ('f(a)', 'f(b)', 'g(b)')) == 'C'
     assert parse_choice('a dog', ('dog', 'a dog')) is None  # A, dog, or the text of B
 
 
