@@ -175,14 +175,11 @@ def _share(text: str, language: str, languages: Sequence[str] = ()) -> float | N
     """Returns what `language_consistency` does, but None where no word shows a language: they are hidden, or missing."""
     language, rivals = _rivals(language, tuple(languages))
     thought = thoughts(text)
-    if not any(map(str.isalnum, thought)):
-        thought = text.partition(THINK_END)[2]
-        if not any(map(str.isalnum, thought)):
-            return None
-    thought, hides = _prose(thought)
-    units = [(unit.lastgroup, unit[0]) for unit in _UNIT.finditer(thought)]
+    empty = not any(map(str.isalnum, thought))
+    prose, hides = _prose(text.partition(THINK_END)[2] if empty else thought)
+    units = [(unit.lastgroup, unit[0]) for unit in _UNIT.finditer(prose)]
     if not units:
-        return None if hides else 1.0
+        return None if hides or empty else 1.0
     mine = _mine(units, language, rivals)
     counts = collections.Counter(unit for _, unit in units)
     often = max(_OFTEN, len(counts))

@@ -167,7 +167,8 @@ def test_an_empty_thought_earns_what_the_rest_does():
     for text in ('<think></think>', '</think>', '<think> \n... </think>'):
         assert language_consistency(f'{text}<answer>eighty one</answer>', 'zh') == 0.0
         assert language_consistency(f'{text}<answer>{ZH} then add</answer>', 'zh') == pytest.approx(0.8)
-        assert language_consistency(text, 'zh') == 0.0 and np.isnan(language_metric(text, 'zh'))
+        for rest in ('', '81', '<answer></answer>', ' <answer> 81 </answer>', '`suma`'):
+            assert language_consistency(text + rest, 'zh') == 0.0 and np.isnan(language_metric(text + rest, 'zh'))
     for text in ('', ' ', '...', '<think>', '😀'):
         assert language_consistency(text, 'en') == 0.0 and np.isnan(language_metric(text, 'en'))
 
