@@ -113,7 +113,8 @@ _ROW = 6
 _LETTERS = ''.join((_LATIN, _GREEK, *_SPACED.values()))
 _CHARACTERS = ''.join(_UNSPACED.values())
 _PROSE = re.compile(
-    rf"(?<![{_LETTERS}\\'\u2019-])(?:[{_LETTERS}]+(?:['\u2019-][{_LETTERS}]+)*+[,.;:!?]?\s+){{{_ROW - 1},}}[{_LETTERS}]+"
+    rf"(?<![{_LETTERS}\\'\u2019-])(?:[{_LETTERS}]+(?:['\u2019-][{_LETTERS}]+)*+[,.;:!?]?\s+"
+    rf'(?:(?:#+|//|--|%)\s*)?){{{_ROW - 1},}}[{_LETTERS}]+'  # the next line of a comment, too
     rf'|(?:[{_CHARACTERS}][\u0e31\u0e34-\u0e3a\u0e47-\u0e4e，。、：；？！ ]*){{{2 * _ROW},}}')
 _KEYWORDS = frozenset(keyword.kwlist)
 _HIDDEN = re.compile(rf'(?<![\\{_LETTERS}])[{_LETTERS}]{{2}}|[{_CHARACTERS}]')

@@ -195,6 +195,11 @@ def test_prose_is_not_hidden_by_code_or_latex(quote, hidden, target, words):
     assert plain < 0.4
 
 
+def test_prose_in_short_lines_of_comments_is_not_hidden():
+    lines = '```python\n' + '\n'.join(f'# {part}' for part in re.findall(r'(?:\S+ ){1,3}', ES)) + '\n```'
+    assert language_consistency(f'we add and then we stop {lines}', 'en') < 0.2
+
+
 def test_a_repeated_word_does_not_outweigh_the_rest():
     for spam in ('so ' * 500, 'so then ' * 250, '\n'.join(['So'] * 500)):
         assert language_consistency(f'{spam} ```\n{CHAINS["es"]}\n```', 'en') < 0.65
@@ -346,7 +351,8 @@ def test_viterbi_is_the_best_of_all_paths():
     '`' * 30_000, '$' * 30_000, '\\(' * 15_000, 'a' * 60_000, '$a' * 15_000, '```' * 10_001, 'a-' * 30_000,
     '\\[' * 15_000, 'def f(' * 5_000, 'aб' * 30_000, 'aα' * 30_000, '```' + 'a' * 19_000 + '```',
     '```' + 'a ' * 9_000 + '```',
-    '```' + 'ab-' * 6_000 + '```', '```' + '字 ' * 9_000 + '```', '```' + ('字' + ' ' * 50) * 300 + '```', '*' * 30_000,
+    '```' + 'ab-' * 6_000 + '```', '```' + '字 ' * 9_000 + '```', '```' + ('字' + ' ' * 50) * 300 + '```',
+    '```' + 'a # ' * 4_900 + '```', '```' + 'a\n\n#' * 4_900 + '```', '*' * 30_000,
     "l'" * 20_000, '\u200b' * 50_000, 'ab' + ' ' * 50_000 + 'cd', 'a\n' * 30_000, 'www.' * 10_000,
 ])
 def test_spam_is_fast(spam):
