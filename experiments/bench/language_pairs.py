@@ -41,10 +41,11 @@ def main():
     languages = tuple(problems)
     for name, told in (('eleven', languages), ('all known', ())):
         right, own = 0, {language: [] for language in languages}
-        for true, text in ((true, text) for true in languages for text in problems[true]):
-            shares = {other: language_consistency(text, other, told) for other in languages}
-            own[true].append(shares.pop(true))
-            right += own[true][-1] >= 0.5 and own[true][-1] > max(shares.values())
+        for true in languages:
+            for text in problems[true]:
+                shares = {other: language_consistency(text, other, told) for other in languages}
+                own[true].append(shares.pop(true))
+                right += own[true][-1] >= 0.5 and own[true][-1] > max(shares.values())
         texts = sum(map(len, own.values()))
         lowest = min(own, key=lambda language: np.mean(own[language]))
         print(f'{name}: {right} of {texts} identified ({right / texts:.4f}); mean share of the right language '

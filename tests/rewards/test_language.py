@@ -327,26 +327,6 @@ def test_reward():
     assert mix([Completion(ES)], [Example('q', language='en')]).values.tolist() == [0.0]
 
 
-def test_words_are_told_apart_in_the_order_they_stand_in():
-    words = 'we add the numbers sumamos los números que quedan and then we divide them'.split()
-    found = identify.identify(words, ('en', 'es', 'fr', 'de'))
-    assert found.tolist() == [0] * 4 + [1] * 5 + [0] * 5
-    assert identify.identify([], ('en', 'es')).tolist() == [] and identify.identify(['add'], ('en',)).tolist() == [0]
-
-
-def test_viterbi_is_the_best_of_all_paths():
-    rng = np.random.default_rng(0)
-    for _ in range(20):
-        scores, costs = rng.normal(0, 2, (6, 3)).tolist(), rng.uniform(0, 4, 3).tolist()
-
-        def total(path, scores=scores, costs=costs):
-            jumps = [path[0], *(b for a, b in itertools.pairwise(path) if a != b)]
-            return sum(scores[i][k] for i, k in enumerate(path)) - sum(costs[k] for k in jumps)
-
-        best = max(itertools.product(range(3), repeat=6), key=total)
-        assert identify._viterbi(scores, costs) == list(best)
-
-
 @pytest.mark.parametrize('spam', [
     '`' * 30_000, '$' * 30_000, '\\(' * 15_000, 'a' * 60_000, '$a' * 15_000, '```' * 10_001, 'a-' * 30_000,
     '\\[' * 15_000, 'def f(' * 5_000, 'aб' * 30_000, 'aα' * 30_000, '```' + 'a' * 19_000 + '```',
