@@ -27,8 +27,8 @@ def test_a_few_words_are_in_the_presumed_language(presumed):
 
 
 def test_what_a_word_does_not_show_its_neighbours_do():
-    words = 'luego Tom Marie come dos manzanas then Tom Marie eats two apples'.split()
-    assert identify(words, FOUR).tolist() == [1] * 6 + [0] * 6
+    words = 'luego Tom Marie come dos manzanas rojas de la cesta then Tom Marie eats two green apples of the basket'.split()
+    assert identify(words, FOUR).tolist() == [1] * 10 + [0] * 10
 
 
 def test_long_texts_are_told_as_well_as_short_ones():
