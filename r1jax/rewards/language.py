@@ -154,14 +154,15 @@ def language_metric(text: str, language: str) -> float:
 
 @register('language')
 def language_reward(
-    completions: Sequence[Completion], examples: Sequence[Example], *, languages: Sequence[str] = ()
+    completions: Sequence[Completion], examples: Sequence[Example], *, languages: str | Sequence[str] = ()
 ) -> RewardOutput:
     """`language_consistency` with each example's language; an example without one raises ExampleError.
 
-    languages: see `language_consistency`; the example's own is always among them.
+    languages: see `language_consistency`; the example's own is always among them. 'en,zh' in experiment files, whose options
+    are no lists.
     """
     if isinstance(languages, str):
-        raise UserError(f"the language reward's languages are a list of codes such as ['en', 'zh'], not '{languages}'")
+        languages = [language.strip() for language in languages.split(',')] if languages else ()
     for language in languages:
         _known(language)
     shares = []
