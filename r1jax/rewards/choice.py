@@ -110,8 +110,9 @@ def _named(text: str, texts: list[str]) -> str | None:
         return by_text
     if not rest:
         return letter
-    if texts and _comparable(rest) == texts[position]:
-        return letter if by_text in (None, letter) else None  # 'a dog' where A is 'dog' and B is 'a dog'
+    bare = rest.removeprefix('(').removesuffix(')') if rest.startswith('(') else rest  # 'B (81)'
+    if texts and texts[position] in (_comparable(rest), _comparable(bare)):
+        return letter if by_text in (None, letter) else None  # 'a dog', where A is 'dog' and B is 'a dog'
     if by_text is None and _TAILS.fullmatch(rest.rstrip('.。!')):
         return letter
     return by_text

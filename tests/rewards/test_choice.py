@@ -53,7 +53,7 @@ def test_words_that_announce_an_answer(text):
 
 @pytest.mark.parametrize('text', [
     '', ' ', '.', 'A or B', 'B or A', 'A and B', 'A, B', 'A B', 'AB', '(A)(B)', 'ABCD', 'A/B', 'B?', 'B 12', '(B) 12',
-    '(A) 81', '81 (A)', '81 (B) or 12', '12 or 81 (B)', '(A) 12 (B)', '(A) (B)', '(B) 81 or 12',
+    '(A) 81', '81 (A)', 'A (81)', 'B (81) or', '81 (B) or 12', '12 or 81 (B)', '(A) 12 (B)', '(A) (B)', '(B) 81 or 12',
     'B or 81', 'it is B', '81 or 83', '12, 81', 'B, C',
     '(A) 12 (B) 81 (C) 83 (D) 18', 'E', '(E)', 'Z', 'I', 'I think', '82', '8', '1', '811', '12 81', '-81', 'B -81', 'B B',
     '(B) (B)', 'B1', 'option', 'answer', 'The answer is', 'Answers B', 'optional', '(B', 'B because 81',
