@@ -12,7 +12,7 @@ word's share. Cutting Chinese into words would need a dictionary, and a policy c
 
 Code, mathematics and numbers are of no language. So that they hide none either:
 
-- six words in a row are prose, in a comment, a code fence or \text{} too;
+- six words in a row are prose, in a comment or a code fence too, and so are six words of \text{} in one formula;
 - a thought whose only words stand in code or LaTeX earns 0: nothing in it shows its language;
 - an empty thought earns what the rest of the response does (R1's general data has such responses), 0 if that has no words;
 - no word counts more often than the text has different words (20 at least), or one could be repeated until it is all;
@@ -116,6 +116,7 @@ _PROSE = re.compile(
     rf"(?<![{_LETTERS}\\'\u2019-])(?:[{_LETTERS}]+(?:['\u2019-][{_LETTERS}]+)*+[,.;:!?]?\s+"
     rf'(?:(?:#+|//|--|%)\s*)?){{{_ROW - 1},}}[{_LETTERS}]+'  # the next line of a comment, too
     rf'|(?:[{_CHARACTERS}][\u0e31\u0e34-\u0e3a\u0e47-\u0e4e，。、：；？！ ]*){{{2 * _ROW},}}')
+_TEXT = re.compile(r'\\(?:text|textbf|textit|mbox|mathrm)\s*\{([^{}]{0,1000})\}')
 _KEYWORDS = frozenset(keyword.kwlist)
 _HIDDEN = re.compile(rf'(?<![\\{_LETTERS}])[{_LETTERS}]{{2}}|[{_CHARACTERS}]')
 _ADDRESS = re.compile(r'(?:https?://|www\.)[!-~]+')
@@ -220,7 +221,9 @@ def _prose(text: str) -> tuple[str, bool]:
     def unquote(quoted: re.Match) -> str:
         nonlocal hides
         hides = hides or not quoted[0].startswith('def') and _HIDDEN.search(quoted[0]) is not None
-        rows = (row[0] for row in _PROSE.finditer(quoted[0]))
+        # What stands in \text{} is put behind the formula, in a row.
+        block = _TEXT.sub(' = ', quoted[0]) + ' = ' + ' '.join(_TEXT.findall(quoted[0]))
+        rows = (row[0] for row in _PROSE.finditer(block))
         return f" {' '.join(row for row in rows if not _is_code(row))} "
 
     text = _QUOTED.sub(unquote, _ADDRESS.sub(' ', text))

@@ -195,8 +195,11 @@ def test_prose_is_not_hidden_by_code_or_latex(quote, hidden, target, words):
     assert plain < 0.4
 
 
-def test_prose_in_short_lines_of_comments_is_not_hidden():
-    lines = '```python\n' + '\n'.join(f'# {part}' for part in re.findall(r'(?:\S+ ){1,3}', ES)) + '\n```'
+def test_prose_in_pieces_is_not_hidden():
+    pieces = re.findall(r'(?:\S+ ){1,3}', ES)
+    latex = '$' + ' + '.join(f'\\text{{{part}}}' for part in pieces) + '$'
+    assert language_consistency(f'we add and then we stop {latex}', 'en') < 0.2
+    lines = '```python\n' + '\n'.join(f'# {part}' for part in pieces) + '\n```'
     assert language_consistency(f'we add and then we stop {lines}', 'en') < 0.2
 
 
@@ -328,7 +331,7 @@ def test_reward():
     '\\[' * 15_000, 'def f(' * 5_000, 'aб' * 30_000, 'aα' * 30_000, '```' + 'a' * 19_000 + '```',
     '```' + 'a ' * 9_000 + '```',
     '```' + 'ab-' * 6_000 + '```', '```' + '字 ' * 9_000 + '```', '```' + ('字' + ' ' * 50) * 300 + '```',
-    '```' + 'a # ' * 4_900 + '```', '```' + 'a\n\n#' * 4_900 + '```', '*' * 30_000,
+    '```' + 'a # ' * 4_900 + '```', '```' + 'a\n\n#' * 4_900 + '```', '$$' + '\\text{' * 300 + '$$', '*' * 30_000,
     "l'" * 20_000, '\u200b' * 50_000, 'ab' + ' ' * 50_000 + 'cd', 'a\n' * 30_000, 'www.' * 10_000,
 ])
 def test_spam_is_fast(spam):
