@@ -26,6 +26,7 @@ setuptools.setup(
         'optax>=0.2.5',
         'orbax-checkpoint>=0.11.20',
         'plotly>=5.24',  # for the JavaScript it brings, which makes report.html self-contained
+        'py3langid>=0.4,<0.5',  # identify.py walks its automaton
         'pyarrow>=17',
         'rich>=13',
         'safetensors>=0.5',

@@ -87,7 +87,7 @@ class Keep:
             return 'format'
         if self.correct and not correct:
             return 'wrong' if correct is not None else 'ungraded'
-        if language_metric(text, example.language) < self.language:  # NaN, where script does not tell, is not
+        if language_metric(text, example.language) < self.language:  # NaN, where nothing tells, is not
             return 'mixed_language'
         if repetition(thought, RUN) > self.repetition:
             return 'repetition'

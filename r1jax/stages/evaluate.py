@@ -224,9 +224,9 @@ def summarise(graded: Sequence[dict], suite: Suite, prefix: str = '') -> dict[st
             'format': [np.mean(p['format']) for p in problems],
             'truncated': [np.mean(p['truncated']) for p in problems],
         }
-        # NaN for all samples of a problem where the measure says nothing: a language that is not known, say.
+        # NaN where the measure says nothing: of all samples of a problem (an unknown language), or of some (no words).
         for name, values in (('language_consistency', 'language'), ('helpfulness',) * 2, ('harmlessness',) * 2):
-            told = [np.mean(p[values]) for p in problems if not np.isnan(p[values][0])]
+            told = [np.nanmean(p[values]) for p in problems if not np.isnan(p[values]).all()]
             if told:
                 shares[name] = told
         rated = [p for p in problems if p['example'].task not in UNGRADED]

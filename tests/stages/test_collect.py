@@ -56,8 +56,10 @@ def test_what_was_cut_is_dropped_and_what_nothing_can_grade_too():
     assert Keep().reason(general, True) == '' and Keep().reason(general, False) == 'wrong'
 
 
-def test_a_language_that_script_does_not_show_drops_nothing():
-    assert Keep().reason(rollout(GOOD, language='fr'), True) == ''
+def test_a_language_that_nothing_shows_drops_nothing():
+    words = ' <think> we add. </think> <answer> 7 </answer>'
+    assert Keep().reason(rollout(words, language='xx'), True) == Keep().reason(rollout(GOOD, language='fr'), True) == ''
+    assert Keep().reason(rollout(words, language='zh'), True) == 'mixed_language'
 
 
 def test_the_first_different_responses_of_a_question_are_chosen():

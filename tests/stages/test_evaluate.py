@@ -105,10 +105,12 @@ def test_summary_has_every_metric_for_all_language_family_and_kind():
 
 def test_problems_whose_language_cannot_be_told_count_in_all_else():
     suite = evaluate.Suite('x', 3, 1)
-    problems = [graded([tagged('12')], language=language) for language in ('en', '', 'de')]
+    problems = [graded([tagged('12')], language=language) for language in ('en', '', 'xx')]
     metrics = evaluate.summarise(problems, suite)
     assert metrics['pass@1/T=0.6/all']['n'] == 3 and metrics['language_consistency/T=0.6/all']['n'] == 1
-    assert 'language_consistency/T=0.6/all/de' not in metrics and 'pass@1/T=0.6/all/' not in metrics
+    problems = [graded([' <think> ... </think> <answer> 12 </answer>', tagged('12')]), graded([tagged('12')], language='zh')]
+    assert evaluate.summarise(problems, suite)['language_consistency/T=0.6/all']['mean'] == 0.5
+    assert 'language_consistency/T=0.6/all/xx' not in metrics and 'pass@1/T=0.6/all/' not in metrics
 
 
 def test_a_file_without_languages_can_be_measured_and_trained_on(model_folder, tmp_path):
