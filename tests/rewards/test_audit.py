@@ -1,14 +1,18 @@
 """The audit finds rewards that pay for tricks, and the mixes that ship pay for none of its tricks."""
 
 import json
+import pathlib
 
 import pytest
 
 from r1jax import __main__ as cli
-from r1jax.config import load_experiment
+from r1jax.config import load_experiment, parse_experiment
 from r1jax.errors import UserError
+from r1jax.pipeline import STAGES
 from r1jax.rewards import RewardMix, audit
-from r1jax.stages.grpo import GRPOStage
+from r1jax.stages.evaluate import Evaluation
+
+ROOT = pathlib.Path(__file__).parents[2]
 
 SUBSTRING = '''
 def contains(completions, examples):
@@ -42,7 +46,9 @@ def paying(findings: list[audit.Finding]) -> set[str]:
 
 @pytest.mark.parametrize('experiment, stage, template', SHIPPED)
 def test_shipped_mixes_pay_for_no_trick(experiment, stage, template):
-    settings: GRPOStage = load_experiment(experiment, []).stages[stage].settings
+    config = load_experiment(str(ROOT / experiment), [])
+    kinds = {kind: known.settings for kind, known in STAGES.items()}
+    settings = parse_experiment(config, kinds, Evaluation).stages[stage].config
     mix = RewardMix(
         settings.rewards, options=settings.reward_options, prefilled=audit.opens_thought(template),
         tasks={name: settings.tasks_of(name) for name in settings.reward_tasks if name not in settings.reward_models})
@@ -50,7 +56,9 @@ def test_shipped_mixes_pay_for_no_trick(experiment, stage, template):
     assert not [(f.trick, f.task, f.text, f.earned, f.bar) for f in findings if f.pays]
     # The audit means something: what is right earns more than what is wrong, if accuracy is paid.
     if 'accuracy' in settings.rewards:
-        assert all(f.earned > f.bar for f in findings if f.trick == audit.RIGHT)
+        graded = settings.tasks_of('accuracy')
+        right = [f for f in findings if f.trick == audit.RIGHT and (graded is None or f.task in graded)]
+        assert right and all(f.earned > f.bar for f in right)
 
 
 @pytest.mark.parametrize('template', ['r1_zero', 'r1_chat', 'boxed', 'tiny'])

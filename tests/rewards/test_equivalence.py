@@ -107,9 +107,9 @@ SPAM = [
 
 @pytest.mark.parametrize('text', SPAM, ids=lambda text: text[:15])
 def test_no_answer_takes_long(text):
-    start = time.perf_counter()
+    start = time.process_time()
     equal(text, text + ' '), equal('x', text)
-    assert time.perf_counter() - start < 2.0
+    assert time.process_time() - start < 20
 
 
 PIECES = (

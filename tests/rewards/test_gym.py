@@ -70,9 +70,9 @@ def test_gold_answers_are_right_and_hacks_are_not(generator, tmp_path, capfd):
     for hack in hacks(example.question, example.answer, marker):
         if generator in ACCIDENTS and hack and (hack == ACCIDENTS[generator] or example.answer in hack):
             continue
-        start = time.perf_counter()
+        start = time.process_time()
         assert gym.grade(hack, example) < 1, hack
-        assert time.perf_counter() - start < 2, hack[:50]
+        assert time.process_time() - start < 20, hack[:50]
         assert not marker.exists(), hack
     assert capfd.readouterr().out == ''
 

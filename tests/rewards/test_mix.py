@@ -51,8 +51,9 @@ def test_total_and_components():
     assert output.info['accuracy'].tolist() == [1, 1, 0, 0, 0]
     assert output.info['format'].tolist() == [1, 0, 1, 0, 0]
     assert output.values.tolist() == [1.5, 1, 0.5, 0, 0]
-    for key in ('accuracy/ungraded', 'timeouts', 'crashes', 'unparseable'):
+    for key in ('accuracy/ungraded', 'timeouts', 'crashes'):
         assert output.info[key].tolist() == [0] * 5
+    assert output.info['unparseable'].tolist() == [0, 0, 0, 1, 1]
 
 
 def test_weight_0_is_reported_and_does_not_count():
