@@ -737,10 +737,13 @@ def run_arms(
         raise UserError(f"'{experiment}' must have one stage, of kind 'grpo', and not {', '.join(kinds)}")
     stage = next(iter(config.stages.values())).to_dict()
     stage['steps'] = steps
+    stage.pop('label', None)
     stage['inputs'] = {**stage.get('inputs', {}), MODEL: BASE}
     config.stages = ConfigDict({
         name: stage | {key: value for key, value in to_dict(mix).items() if value is not None}
         for name, mix in _parse(mixes).items()})
+    for name in {'result', 'sources'} & set(config):  # they speak of the stage that has become arms
+        del config[name]
     config.name = f'{config.name}-ablation'
     config.base = base or config.get('base', '')
     if config.get('evaluation') and 'main' in config.evaluation.suites:

@@ -411,8 +411,9 @@ from ml_collections import ConfigDict
 def get_config(arg=''):
     small = {'slots': 8, 'max_tokens': 8}
     return ConfigDict({
-        'name': 'arms', 'seed': 1, 'base': 'package:tiny_base', 'stages': {'rl': {
-            'kind': 'grpo', 'task': 'tiny_arithmetic', 'steps': 9, 'prompts': 2, 'group': 4, 'micro_rows': 8,
+        'name': 'arms', 'seed': 1, 'base': 'package:tiny_base', 'result': 'rl', 'sources': (('stages.rl.steps', 'here'),),
+        'stages': {'rl': {
+            'kind': 'grpo', 'label': 'RL', 'task': 'tiny_arithmetic', 'steps': 9, 'prompts': 2, 'group': 4, 'micro_rows': 8,
             'row_length': 96, 'sampling': small, 'optimizer': {'learning_rate': 1e-3}, 'advantage_std': False,
             'rewards': 'accuracy=1,cosine=1', 'reward_options': {'cosine': {'max_length': 8}}}},
         'evaluation': {'suites': {name: {
