@@ -72,7 +72,7 @@ def test_gold_answers_are_right_and_hacks_are_not(generator, tmp_path, capfd):
             continue
         start = time.perf_counter()
         assert gym.grade(hack, example) < 1, hack
-        assert time.perf_counter() - start < 2, hack[:50]
+        assert time.perf_counter() - start < 5, hack[:50]
         assert not marker.exists(), hack
     assert capfd.readouterr().out == ''
 
