@@ -62,7 +62,8 @@ LEVELS: dict[str, tuple[int, int] | None] = {
     'spiral_matrix': (0, 3), 'string_insertion': (0, 3), 'string_manipulation': (0, 4), 'string_splitting': (0, 3),
     'string_synthesis': (0, 3), 'sudoku': (0, 4), 'survo': (0, 1), 'syllogism': (0, 3), 'time_intervals': (0, 6),
     'tower_of_hanoi': (0, 3), 'tsumego': (0, 3), 'word_ladder': (0, 2), 'word_sequence_reversal': (0, 3),
-    'word_sorting': (0, 4), 'zebra_puzzles': (0, 3),}
+    'word_sorting': (0, 4), 'zebra_puzzles': (0, 3),
+}
 
 TEST_ROWS = 100
 # One problem in so many is kept for 'test', whichever draw brings it up.

@@ -72,7 +72,7 @@ def test_gold_answers_are_right_and_hacks_are_not(generator, tmp_path, capfd):
             continue
         start = time.process_time()
         assert gym.grade(hack, example) < 1, hack
-        assert time.process_time() - start < 20, hack[:50]
+        assert time.process_time() - start < 5, hack[:50]
         assert not marker.exists(), hack
     assert capfd.readouterr().out == ''
 
