@@ -134,8 +134,10 @@ def _audit(args: argparse.Namespace) -> None:
         mix = RewardMix(
             args.rewards, options=_reward_options(args.reward_options), prefilled=audit.opens_thought(args.template),
             pool=pool)
-        findings = audit.audit(mix, args.template)
+        findings = audit.audit(mix, args.template, audit.tasks_here())
     print(audit.table(findings))
+    if 'code' not in {finding.task for finding in findings}:
+        print('Programs were left out: no sandbox works here, or the template asks for none.')
     if args.out:
         audit.write(args.out, findings)
     if any(finding.pays for finding in findings):

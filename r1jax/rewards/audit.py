@@ -14,9 +14,11 @@ import pathlib
 from collections.abc import Sequence
 
 from r1jax.data import templates
+from r1jax.errors import UserError
 from r1jax.rewards.answers import ANSWER, ANSWER_END, THINK, THINK_END
 from r1jax.rewards.base import Completion, Example, Reward, sample_key
 from r1jax.rewards.choice import LETTERS
+from r1jax.rewards.sandbox import isolation
 from r1jax.runtime.files import write_text
 
 RIGHT, WRONG = 'honest, right', 'honest, wrong'
@@ -90,6 +92,16 @@ def problems(template: str) -> list[Problem]:
     return [
         Problem(dataclasses.replace(example, prompt=templates.apply(template, example.question), id=f'audit/{i}'), *rest)
         for i, (example, *rest) in enumerate(drafts) if example.task != 'code' or template != 'boxed']
+
+
+def tasks_here() -> list[str]:
+    """The tasks of `problems` that can be graded on this machine: without 'code' where no sandbox works."""
+    tasks = dict.fromkeys(problem.example.task for problem in problems('none'))
+    try:
+        isolation()
+    except UserError:
+        del tasks['code']
+    return list(tasks)
 
 
 def tricks(problem: Problem, template: str) -> dict[str, str]:

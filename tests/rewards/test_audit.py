@@ -52,7 +52,7 @@ def test_shipped_mixes_pay_for_no_trick(experiment, stage, template):
     mix = RewardMix(
         settings.rewards, options=settings.reward_options, prefilled=audit.opens_thought(template),
         tasks={name: settings.tasks_of(name) for name in settings.reward_tasks if name not in settings.reward_models})
-    findings = audit.audit(mix, template)
+    findings = audit.audit(mix, template, audit.tasks_here())
     assert not [(f.trick, f.task, f.text, f.earned, f.bar) for f in findings if f.pays]
     # The audit means something: what is right earns more than what is wrong, if accuracy is paid.
     if 'accuracy' in settings.rewards:
@@ -63,7 +63,8 @@ def test_shipped_mixes_pay_for_no_trick(experiment, stage, template):
 
 @pytest.mark.parametrize('template', ['r1_zero', 'r1_chat', 'boxed', 'tiny'])
 def test_accuracy_alone_pays_for_no_trick(template):
-    findings = audit.audit(RewardMix('accuracy=1', prefilled=audit.opens_thought(template)), template)
+    findings = audit.audit(
+        RewardMix('accuracy=1', prefilled=audit.opens_thought(template)), template, audit.tasks_here())
     assert not [(f.trick, f.task, f.text) for f in findings if f.pays]
     assert {f.earned for f in findings if f.trick == audit.RIGHT} == {1.0}
     assert {f.earned for f in findings if f.trick == audit.WRONG} == {0.0}
@@ -95,6 +96,16 @@ def test_the_command(naive, tmp_path, capsys):
     rows = [json.loads(line) for line in (tmp_path / 'audit.jsonl').open()]
     row = next(row for row in rows if row['trick'] == 'not the right one' and row['pays'])
     assert (row['earned'], row['bar']) == (1.0, 0.0) and 'not 81' in row['text']
+
+
+def test_without_a_sandbox_programs_are_left_out(monkeypatch, capsys):
+    def none():
+        raise UserError('no sandbox works here')
+
+    assert 'code' in audit.tasks_here() or pytest.skip('no sandbox works here')
+    monkeypatch.setattr(audit, 'isolation', none)
+    assert 'code' not in audit.tasks_here() and 'math' in audit.tasks_here()
+    assert cli.main(['audit', '--rewards=format=1']) == 0 and 'Programs were left out' in capsys.readouterr().out
 
 
 def test_mistakes(capsys):
