@@ -94,7 +94,7 @@ class Relation:
 
 Form = Leaf | Written | Items | Intervals | Named | Relation
 
-EMPTY, NOWHERE, INFINITY = Written('the empty set'), Written('does not exist'), Written('infinity')
+EMPTY, NOWHERE, INFINITY, BELOW = map(Written, ('the empty set', 'does not exist', 'infinity', 'minus infinity'))
 _ALL = Intervals((Span(None, None, False, False),))
 _SPOKEN = {
     **dict.fromkeys((
@@ -103,7 +103,7 @@ _SPOKEN = {
         'aucune solution'), EMPTY),
     **dict.fromkeys(('dne', 'does not exist', 'undefined', 'not defined', '不存在', "n'existe pas", 'no existe'), NOWHERE),
     **dict.fromkeys((r'\infty', r'+\infty', 'infinity', '+infinity', '无穷大'), INFINITY),
-    **dict.fromkeys((r'-\infty', '-infinity', 'negative infinity'), Written('minus infinity')),
+    **dict.fromkeys((r'-\infty', '-infinity', 'negative infinity'), BELOW),
     **dict.fromkeys((r'\mathbb{r}', 'all real numbers', 'all reals', '全体实数'), _ALL),
 }
 _SAID = re.compile(r'[^\W_]|\\[a-z]|\{\}|❴ ?❵')
@@ -284,8 +284,7 @@ def _read(text: str, listed: bool = True) -> Form:
         return form if environment['name'] is None else Named(re.sub(r'\s', '', environment['name']), form)
     if listed:
         parts, between = _split(text, _SEPARATOR)
-        parts = [part for part, _ in zip(parts, [*between, ''], strict=True)]
-        if len(parts) > 1:
+        if between:
             # '3, 4, and 5' has a comma before its word.
             return _listed([part for part in parts if part], between)
     parts, signs = _split(text, _RELATION)
@@ -427,14 +426,16 @@ def _inequalities(parts: Sequence[str], signs: Sequence[str]) -> Intervals | Non
         return None
     low = _end(parts[place - 1]) if place else None
     high = _end(parts[place + 1]) if place + 1 < len(parts) else None
-    spans = (Span(low, high, bool(place) and signs[0] == '<=', place + 1 < len(parts) and signs[-1] == '<='),)
-    return Intervals(spans, name) if _rising(spans[0]) else None
+    if any(end is not None and expressions.symbols(end.tree) for end in (low, high)):
+        return None
+    span = Span(low, high, bool(place) and signs[0] == '<=', place + 1 < len(parts) and signs[-1] == '<=')
+    return Intervals((span,), name) if _rising(span) else None
 
 
 def _end(text: str) -> Leaf | None:
     """An end of an interval; None for either infinity."""
     form = _read(text, listed=False)
-    if form in (INFINITY, Written('minus infinity')):
+    if form in (INFINITY, BELOW):
         return None
     if not isinstance(form, Leaf):
         raise Refused('an interval without a number at its end')
@@ -461,11 +462,10 @@ def _spans(form: Form) -> tuple[Span, ...]:
 
 def _open_span(pair: Items) -> Span | None:
     """The open interval that a pair in round brackets may be."""
-    if len(pair.parts) != 2 or not all(isinstance(part, Leaf) or part in (INFINITY, Written('minus infinity'))
-                                       for part in pair.parts):
+    if len(pair.parts) != 2 or not all(isinstance(part, Leaf) or part in (INFINITY, BELOW) for part in pair.parts):
         return None
     low, high = pair.parts
-    if low == INFINITY or high == Written('minus infinity'):
+    if low == INFINITY or high == BELOW:
         return None
     span = Span(*(part if isinstance(part, Leaf) else None for part in pair.parts), False, False)
     return span if _rising(span) else None
@@ -508,7 +508,7 @@ def _both(forms: Sequence[Intervals]) -> Intervals:
 
 def _bracketed(text: str) -> Form | None:
     """What is in one pair of brackets: an interval, a tuple, a set, or one thing; None where the text is not in one pair."""
-    if len(text) < 2 or text[0] not in _OPENING or text[-1] not in _CLOSING or '\0' in _outside(text[1:-1])[:0]:
+    if len(text) < 2 or text[0] not in _OPENING or text[-1] not in _CLOSING:
         return None
     depth = 0
     for place, character in enumerate(text):
@@ -516,7 +516,7 @@ def _bracketed(text: str) -> Form | None:
         if not depth and place < len(text) - 1:
             return None
     opening, closing, inside = text[0], text[-1], text[1:-1].strip()
-    parts, between = _split(inside, _SEPARATOR)
+    parts, _ = _split(inside, _SEPARATOR)
     if len(parts) > MAX_PARTS or not all(parts):
         raise Refused('an empty place, or too many')
     if opening in '{❴' and closing in '}❵':
