@@ -3,8 +3,19 @@ r"""When two mathematical answers are the same: quantities, lists, sets, tuples,
 `equal(gold, answer)` reads both into forms and compares them; `form_text` is the form's spelling, under which votes pool.
 
 Nothing is calculated that a policy should calculate. An answer whose value is a rational number has to write it out: '6*7',
-'84/2', '2^{10}' and '\sqrt{16}' are questions, equal to nothing but themselves, so copying the question does not pay. Of
-expressions that no number writes out ('\sqrt{2}/2', '(x+1)^2', '2^{100}') any spelling will do.
+'84/2', '2^{10}', '\sqrt{16}' and '\sin^2x+\cos^2x' are questions, equal to nothing but themselves, so copying the question
+does not pay; scientific notation and powers of ten are numbers. Of expressions that no number writes out ('\sqrt{2}/2',
+'(x+1)^2', '2^{100}') any spelling will do.
+
+    (1,2)  a pair, or an open interval where the other answer is one      [1,2)  an interval
+    1, 2   in any order, as {1,2}; in this order beside (1,2) or [1,2]     2:30   a time; 3:4 a ratio, not worked out
+    x = 5  is 5, and not y = 5                                             5 cm   is 5, and neither 5 m nor 50 mm
+    1/2x   reads two ways, and so equals itself alone                      1,234  a number, but two in (1,234)
+
+Equations and inequalities are the same where one is a constant times the other. Expressions are read by `expressions`,
+units by `units`; sums, products, integrals and limits by math-verify's parser, and never worked out. That library's own
+verdicts are no base for a reward: they work out what is asked, round at six digits, and depend on which answer is the gold
+one (`python experiments/bench/math_reward.py --math-verify` counts them).
 """
 
 import dataclasses
@@ -114,10 +125,11 @@ _NOTHING = frozenset({'nan', 'inf', '-inf', '+inf', 'null', 'n/a'})
 def equal(gold: str, answer: str) -> bool:
     r"""Whether an answer is the gold answer. False where either cannot be read.
 
-    Symmetric but for one rule: where the gold answer is a decimal with at least two digits behind its point and three
-    significant ones, an answer that rounds to it is right (3.14159 and \pi to 3.14; no other 0.34 than itself to 0.34, and
-    0.333 is not 1/3). What is not written (a unit, a name before '=') differs from nothing, so equality is no equivalence:
-    5 is 5 cm and 5 m, which differ. A percentage is its value or its number: 50% is 1/2 and 50.
+    Symmetric but for one rule: where the gold answer is a decimal with at least two digits behind its point and three that
+    count, an answer that rounds to it is right: \pi and 3.14159 are 3.14, and 0.333 is not 1/3, nor 0.254 what 0.25 is.
+
+    What is not written (a unit, a name before '=') differs from nothing, so equality is no equivalence: 5 is 5 cm and 5 m,
+    which differ. A percentage is its value or its number: 50% is 1/2 and 50, which differ.
     """
     first, second = parse_math(gold), parse_math(answer)
     if first is not None and first == second:
