@@ -64,9 +64,8 @@ def test_an_answer_may_be_more_exact_than_a_decimal_gold_answer_and_not_less():
 
 
 @pytest.mark.parametrize('gold, answer', [
-    ('5', '答案是5元。'), ('5', '所以答案是５个'), ('5 km', 'la réponse est 5 km'), ('5',
-    'La respuesta final es 5 manzanas.'),
-    ('0.5', r'The final answer is $\frac{1}{2}$.'), ('x=5', r'so \boxed{5}'), (r'\{1,2\}', r'\boxed{1} and \boxed{2}'),
+    ('5', '答案是5元。'), ('5', '所以答案是５个'), ('5 km', 'la réponse est 5 km'),
+    ('5', 'La respuesta final es 5 manzanas.'), ('0.5', r'The final answer is $\frac{1}{2}$.'), ('x=5', r'so \boxed{5}'), (r'\{1,2\}', r'\boxed{1} and \boxed{2}'),
     ('2', 'Answer: 2'), (r'2\sqrt{2}', r'\boxed{\sqrt{8}\text{ cm}}'), ('15:30', 'The answer is 3:30 p.m.'),
 ])
 def test_answers_of_mathematics_in_prose(gold, answer):
