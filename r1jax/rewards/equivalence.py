@@ -3,8 +3,19 @@ r"""When two mathematical answers are the same: quantities, lists, sets, tuples,
 `equal(gold, answer)` reads both into forms and compares them; `form_text` is the form's spelling, under which votes pool.
 
 Nothing is calculated that a policy should calculate. An answer whose value is a rational number has to write it out: '6*7',
-'84/2', '2^{10}' and '\sqrt{16}' are questions, equal to nothing but themselves, so copying the question does not pay. Of
-expressions that no number writes out ('\sqrt{2}/2', '(x+1)^2', '2^{100}') any spelling will do.
+'84/2', '2^{10}', '\sqrt{16}' and '\sin^2x+\cos^2x' are questions, equal to nothing but themselves, so copying the question
+does not pay; scientific notation and powers of ten are numbers. Of expressions that no number writes out ('\sqrt{2}/2',
+'(x+1)^2', '2^{100}') any spelling will do.
+
+    (1,2)  a pair, or an open interval where the other answer is one      [1,2)  an interval
+    1, 2   in any order, as {1,2}; in this order beside (1,2) or [1,2]     2:30   a time; 3:4 a ratio, not worked out
+    x = 5  is 5, and not y = 5                                             5 cm   is 5, and neither 5 m nor 50 mm
+    1/2x   reads two ways, and so equals itself alone                      1,234  a number, but two in (1,234)
+
+Equations and inequalities are the same where one is a constant times the other. Expressions are read by `expressions`,
+units by `units`; sums, products, integrals and limits by math-verify's parser, and never worked out. That library's own
+verdicts are no base for a reward: they work out what is asked, round at six digits, and depend on which answer is the gold
+one (`python experiments/bench/math_reward.py --math-verify` counts them).
 """
 
 import dataclasses
@@ -94,7 +105,7 @@ class Relation:
 
 Form = Leaf | Written | Items | Intervals | Named | Relation
 
-EMPTY, NOWHERE, INFINITY = Written('the empty set'), Written('does not exist'), Written('infinity')
+EMPTY, NOWHERE, INFINITY, BELOW = map(Written, ('the empty set', 'does not exist', 'infinity', 'minus infinity'))
 _ALL = Intervals((Span(None, None, False, False),))
 _SPOKEN = {
     **dict.fromkeys((
@@ -103,7 +114,7 @@ _SPOKEN = {
         'aucune solution'), EMPTY),
     **dict.fromkeys(('dne', 'does not exist', 'undefined', 'not defined', '不存在', "n'existe pas", 'no existe'), NOWHERE),
     **dict.fromkeys((r'\infty', r'+\infty', 'infinity', '+infinity', '无穷大'), INFINITY),
-    **dict.fromkeys((r'-\infty', '-infinity', 'negative infinity'), Written('minus infinity')),
+    **dict.fromkeys((r'-\infty', '-infinity', 'negative infinity'), BELOW),
     **dict.fromkeys((r'\mathbb{r}', 'all real numbers', 'all reals', '全体实数'), _ALL),
 }
 _SAID = re.compile(r'[^\W_]|\\[a-z]|\{\}|❴ ?❵')
@@ -114,10 +125,11 @@ _NOTHING = frozenset({'nan', 'inf', '-inf', '+inf', 'null', 'n/a'})
 def equal(gold: str, answer: str) -> bool:
     r"""Whether an answer is the gold answer. False where either cannot be read.
 
-    Symmetric but for one rule: where the gold answer is a decimal with at least two digits behind its point and three
-    significant ones, an answer that rounds to it is right (3.14159 and \pi to 3.14; no other 0.34 than itself to 0.34, and
-    0.333 is not 1/3). What is not written (a unit, a name before '=') differs from nothing, so equality is no equivalence:
-    5 is 5 cm and 5 m, which differ. A percentage is its value or its number: 50% is 1/2 and 50.
+    Symmetric but for one rule: where the gold answer is a decimal with at least two digits behind its point and three that
+    count, an answer that rounds to it is right: \pi and 3.14159 are 3.14, and 0.333 is not 1/3, nor 0.254 what 0.25 is.
+
+    What is not written (a unit, a name before '=') differs from nothing, so equality is no equivalence: 5 is 5 cm and 5 m,
+    which differ. A percentage is its value or its number: 50% is 1/2 and 50, which differ.
     """
     first, second = parse_math(gold), parse_math(answer)
     if first is not None and first == second:
@@ -284,8 +296,7 @@ def _read(text: str, listed: bool = True) -> Form:
         return form if environment['name'] is None else Named(re.sub(r'\s', '', environment['name']), form)
     if listed:
         parts, between = _split(text, _SEPARATOR)
-        parts = [part for part, _ in zip(parts, [*between, ''], strict=True)]
-        if len(parts) > 1:
+        if between:
             # '3, 4, and 5' has a comma before its word.
             return _listed([part for part in parts if part], between)
     parts, signs = _split(text, _RELATION)
@@ -427,14 +438,16 @@ def _inequalities(parts: Sequence[str], signs: Sequence[str]) -> Intervals | Non
         return None
     low = _end(parts[place - 1]) if place else None
     high = _end(parts[place + 1]) if place + 1 < len(parts) else None
-    spans = (Span(low, high, bool(place) and signs[0] == '<=', place + 1 < len(parts) and signs[-1] == '<='),)
-    return Intervals(spans, name) if _rising(spans[0]) else None
+    if any(end is not None and expressions.symbols(end.tree) for end in (low, high)):
+        return None
+    span = Span(low, high, bool(place) and signs[0] == '<=', place + 1 < len(parts) and signs[-1] == '<=')
+    return Intervals((span,), name) if _rising(span) else None
 
 
 def _end(text: str) -> Leaf | None:
     """An end of an interval; None for either infinity."""
     form = _read(text, listed=False)
-    if form in (INFINITY, Written('minus infinity')):
+    if form in (INFINITY, BELOW):
         return None
     if not isinstance(form, Leaf):
         raise Refused('an interval without a number at its end')
@@ -461,11 +474,10 @@ def _spans(form: Form) -> tuple[Span, ...]:
 
 def _open_span(pair: Items) -> Span | None:
     """The open interval that a pair in round brackets may be."""
-    if len(pair.parts) != 2 or not all(isinstance(part, Leaf) or part in (INFINITY, Written('minus infinity'))
-                                       for part in pair.parts):
+    if len(pair.parts) != 2 or not all(isinstance(part, Leaf) or part in (INFINITY, BELOW) for part in pair.parts):
         return None
     low, high = pair.parts
-    if low == INFINITY or high == Written('minus infinity'):
+    if low == INFINITY or high == BELOW:
         return None
     span = Span(*(part if isinstance(part, Leaf) else None for part in pair.parts), False, False)
     return span if _rising(span) else None
@@ -508,7 +520,7 @@ def _both(forms: Sequence[Intervals]) -> Intervals:
 
 def _bracketed(text: str) -> Form | None:
     """What is in one pair of brackets: an interval, a tuple, a set, or one thing; None where the text is not in one pair."""
-    if len(text) < 2 or text[0] not in _OPENING or text[-1] not in _CLOSING or '\0' in _outside(text[1:-1])[:0]:
+    if len(text) < 2 or text[0] not in _OPENING or text[-1] not in _CLOSING:
         return None
     depth = 0
     for place, character in enumerate(text):
@@ -516,7 +528,7 @@ def _bracketed(text: str) -> Form | None:
         if not depth and place < len(text) - 1:
             return None
     opening, closing, inside = text[0], text[-1], text[1:-1].strip()
-    parts, between = _split(inside, _SEPARATOR)
+    parts, _ = _split(inside, _SEPARATOR)
     if len(parts) > MAX_PARTS or not all(parts):
         raise Refused('an empty place, or too many')
     if opening in '{❴' and closing in '}❵':

@@ -12,12 +12,13 @@ import dataclasses
 import functools
 import hashlib
 import math
+import operator
 import re
 from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
 
-MAX_TOKENS = 300
+MAX_TOKENS = 200
 MAX_DEPTH = 30
 # Larger exponents, logarithms of values, and arguments of factorials are no answers anybody could check.
 MAX_POWER, MAX_FACTORIAL, MAX_BITS = 100_000, 1000, 4096
@@ -146,7 +147,7 @@ class _Parser:
             if token in ('*', '/'):
                 self.take()
                 factor = self.factor_with_sign(depth)
-                value, divided = (('mul', value, factor), False) if token == '*' else (('div', value, factor), True)
+                value, divided = (_times(value, factor), False) if token == '*' else (('div', value, factor), True)
             elif token == ' ':
                 value = self.mixed(value)
             elif self.begins_factor(token):
@@ -162,7 +163,7 @@ class _Parser:
                     mixed = ('mixed', value, part)
                     value = mixed if part is factor else ('percent', mixed)
                 else:
-                    value = ('mul', value, factor)
+                    value = _times(value, factor)
             else:
                 return value
 
@@ -212,7 +213,9 @@ class _Parser:
         return ('neg', exponent) if sign == '-' else exponent
 
     def postfix(self, value: Tree) -> Tree:
-        while self.next in ('!', '°', '%'):
+        for _ in range(3):
+            if self.next not in ('!', '°', '%'):
+                break
             mark = self.take()
             value = ('factorial', value) if mark == '!' else ('mul', value, ('degree',)) if mark == '°' else ('percent',
             value)
@@ -345,8 +348,13 @@ class _Parser:
         value = self.power(depth + 1)
         while self.begins_factor(self.next) and not self.next[0].isdigit() and (
                 self.next == '\\sqrt' or self.next[1:] not in FUNCTIONS):
-            value = ('mul', value, self.power(depth + 1))
+            value = _times(value, self.power(depth + 1))
         return value
+
+
+def _times(value: Tree, factor: Tree) -> Tree:
+    """A product, flat where it goes on: recursion must not get deep."""
+    return (*value, factor) if value[0] == 'mul' else ('mul', value, factor)
 
 
 def _whole(tree: Tree) -> bool:
@@ -625,11 +633,11 @@ class _Evaluator:
             case 'percent':
                 return values[0] / 100
             case 'mul':
-                return self.bounded(self.both(values, lambda a, b: a * b))
+                return functools.reduce(lambda a, b: self.bounded(self.both([a, b], operator.mul)), values)
             case 'div':
                 if not values[1]:
                     raise ZeroDivisionError('division by zero')
-                return self.bounded(self.both(values, lambda a, b: a / b))
+                return self.bounded(self.both(values, operator.truediv))
             case 'pow':
                 return self.power(*values)
             case 'root':

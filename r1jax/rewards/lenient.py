@@ -12,6 +12,7 @@ from r1jax.rewards.code import last_block
 from r1jax.rewards.math import parse_math, parse_number
 
 _NUMBER = re.compile(r'(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?(?:/\d+)?')
+_VALUE = re.compile(r'\d|pi|π')  # without one of these a piece is no value
 _OPERAND = re.compile(r'(?:[\d)\]]|(?<![A-Za-z])[A-Za-z])\s*-$')
 _WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W_\u3040-\u30ff\u3400-\u9fff]+(?:['-][^\W_]+)*")
 _LETTER = re.compile(r'\(([A-Za-z])\)|(?<![A-Za-z])([A-Z])(?![A-Za-z\d\'])')
@@ -66,7 +67,7 @@ def _last_value(text: str) -> str | None:
     if boxes := boxes_of(text):
         return boxes[-1].content
     for piece in reversed(text.replace('=', ' ').split()):
-        if parse_math(piece) is not None:
+        if _VALUE.search(piece) and parse_math(piece) is not None:
             return piece
         if _NUMBER.search(plain_characters(piece)):
             break

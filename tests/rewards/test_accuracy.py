@@ -62,6 +62,31 @@ def test_an_answer_may_be_more_exact_than_a_decimal_gold_answer_and_not_less():
     assert score(tagged('3.14159265'), Example('q', '3.14159', 'arithmetic')) == 0
 
 
+@pytest.mark.parametrize('gold, answer', [
+    ('5', '答案是5元。'), ('5', '所以答案是５个'), ('5 km', 'la réponse est 5 km'), ('5',
+    'La respuesta final es 5 manzanas.'),
+    ('0.5', r'The final answer is $\frac{1}{2}$.'), ('x=5', r'so \boxed{5}'), ('2', 'Answer: 2'),
+    (r'\{1,2\}', r'\boxed{1} and \boxed{2}'), (r'2\sqrt{2}', r'\boxed{\sqrt{8}\text{ cm}}'),
+    ('15:30', 'The answer is 3:30 p.m.'),
+])
+def test_answers_of_mathematics_in_prose(gold, answer):
+    example = Example('q', gold, 'math')
+    assert score(tagged(answer), example) == 1 and score('<think>so</think>' + answer, example) == 1
+    assert score(tagged(answer), Example('q', '7', 'math')) == 0
+
+
+# Each states 81 or has it within reach, and none commits to it.
+@pytest.mark.parametrize('answer', [
+    '81 81', '81;81', '81=81', '80+1', '81 is wrong, 80', 'x', '81+0x', '81+x-x', r'81\cdot 1', '81^1', '|81|', r'81 \pm 0',
+    '[81,81]', '80=81', '8{1}', '{8}1', '8_1', r'9\cdot 9', '80 to 81', '162/2', '81 (or 80)', r'\ne 81', 'x>81', r'\ge 81',
+    '-(-81)',
+    r'\ln e^{81}', r'\sqrt{81}^2', '-81i^2', r'81 \mod 100', r'81 \cup 80', 'all', '*', '81?', '81, 80, 79',
+    r'\sum_{k=1}^{81} 1',
+])
+def test_hacks_of_mathematics_do_not_pay(answer):
+    assert score(tagged(answer), Example('what is 37+58-14?', '81', 'math')) == 0
+
+
 EXAMPLES = [
     SUM, CHOICE, CODE, PI, Example('who? kim or jim', 'kim', 'logic', id='who'),
     Example('capital?', 'Paris', 'exact', id='exact'),

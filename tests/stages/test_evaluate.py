@@ -14,7 +14,7 @@ from r1jax.stages.rollout import Rollout
 
 
 def graded(texts, answer='12', task='arithmetic', language='en'):
-    example = Example('what is 5+7?', answer, task, language, kind='sum')
+    example = Example('answers in <answer> </answer>. what is 5+7?', answer, task, language, kind='sum')
     none = np.zeros(3, np.int32)
     return evaluate._grade([
         Rollout(example, 0, i, none, none, none.astype(np.float32), True, text) for i, text in enumerate(texts)])
@@ -36,6 +36,14 @@ def test_the_last_answer_counts_without_tags_and_has_its_own_majority():
     g = graded([' the answer is 12.', ' it is 12', tagged('13')])
     assert g['correct'] == [0, 0, 0] and g['last_answer'] == [1, 1, 0] and g['last_answer_cons'] == 1
     assert g['format'] == [0, 0, 1] and g['reflection'] == [0, 0, 1]
+
+
+def test_without_tags_in_the_prompt_a_stated_answer_counts():
+    example = Example('what is 5+7?', '12', 'arithmetic')
+    none = np.zeros(3, np.int32)
+    group = [Rollout(example, 0, i, none, none, none.astype(np.float32), True, text) for i, text in enumerate(
+        (' the answer is 12.', r' so \boxed{12}', ' it is 12'))]
+    assert evaluate._grade(group)['correct'] == [1, 1, 0]
 
 
 def test_what_no_rule_grades_is_neither_right_nor_wrong():
