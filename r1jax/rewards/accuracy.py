@@ -108,9 +108,9 @@ def accuracy(
 
     prefilled: the template wrote `<think>`, so a response that never closes it has no answer. partial: a program (task
     'code') that passes some of its tests gets their share. timeout_s: seconds of CPU that a program may take. A program may
-    also stand after the thought without answer tags, in the last fenced block. Where there are programs, info says of each
-    completion, 1 or 0, whether its program ran out of time ('code_timeouts'), ended otherwise than by a test's verdict
-    ('code_errors': exception, crash, memory, output), or is missing ('code_missing').
+    also stand after the thought without answer tags, in the last fenced block. Of each program info says, 1 or 0, whether it
+    ran out of time ('code_timeouts'), ended otherwise than by a test's verdict ('code_errors': exception, crash, memory,
+    output), or is missing ('code_missing').
 
     Raises ExampleError for an example that cannot be graded, whatever the completion says, and UserError where programs are
     to be run and no sandbox works.
@@ -126,14 +126,12 @@ def accuracy(
         else:
             right[index] = is_correct(answer or '', example)
     info = {'ungraded': np.array([example.task in UNGRADED for example in examples], np.float32)}
-    if programs:
-        places = list(programs)
-        right[places], statuses = code.grade(
-            list(programs.values()), [examples[place] for place in places], partial=partial,
-            timeout_s=timeout_s)
-        for name, counted in _CODE_INFO.items():
-            info[name] = np.zeros(len(completions), np.float32)
-            info[name][places] = [status in counted for status in statuses]
+    places = np.array(list(programs), int)
+    right[places], statuses = code.grade(
+        list(programs.values()), [examples[place] for place in places], partial=partial, timeout_s=timeout_s)
+    for name, counted in _CODE_INFO.items():
+        info[name] = np.zeros(len(completions), np.float32)
+        info[name][places] = [status in counted for status in statuses]
     return RewardOutput(right, info)
 
 

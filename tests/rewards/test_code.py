@@ -415,7 +415,8 @@ def test_the_reward_says_why_a_program_earned_nothing(any_kind):
     assert {name: np.flatnonzero(values).tolist() for name, values in output.info.items()} == {
         'ungraded': [], 'code_timeouts': [1], 'code_errors': [2, 3], 'code_missing': [4]}
     assert get('accuracy', partial=True)([Completion('<answer>def f(x): return 9</answer>')], [EXAMPLE]).values.item() == 0.5
-    assert 'code_errors' not in get('accuracy')([Completion('')], [examples[-1]]).info
+    # Hosts agree on the names, whoever has the programs.
+    assert get('accuracy')([Completion('')], examples[-1:]).info.keys() == output.info.keys()
     with pytest.raises(UserError, match='timeout_s'):
         get('accuracy', timeout_s=0)
 
