@@ -82,7 +82,7 @@ def register_jsonl_task(
         task: what routes the accuracy reward: 'math', 'choice', 'code', 'exact', ...
         template: prompt template, one of `templates.names()`.
         language: ISO code of rows that do not tell their language.
-        fields: our field ('question', 'answer', 'tests', 'options', 'language', 'kind', 'difficulty', 'id')
+        fields: our field ('question', 'answer', 'tests', 'setup', 'options', 'language', 'kind', 'difficulty', 'id')
             -> the file's key; the spellings in `sources.JsonLines` need no entry.
 
     Raises:

@@ -19,6 +19,7 @@ is the nearest one of Python's own.
 import ast
 import atexit
 import builtins
+import contextlib
 import dataclasses
 import functools
 import json
@@ -32,6 +33,7 @@ from concurrent.futures import FIRST_COMPLETED, wait
 
 import numpy as np
 
+from r1jax.errors import UserError
 from r1jax.rewards import worker
 from r1jax.rewards.base import Example, ExampleError
 from r1jax.rewards.sandbox import Job, Limits, Run, Sandbox, isolation
@@ -357,9 +359,18 @@ def _same_word(word: str, wanted: str) -> bool:
     return abs(float(word) - float(wanted)) <= TOLERANCE * max(1.0, abs(float(wanted)))
 
 
+def warm_up(examples: Sequence[Example]) -> None:
+    """Starts the sandbox if there are programs to run, so that `grade` need not; what is wrong with it `grade` will tell."""
+    if any(example.task == 'code' for example in examples):
+        with contextlib.suppress(UserError):
+            _sandbox(isolation())
+
+
 @functools.lru_cache
 def _sandbox(kind: str) -> Sandbox:
     """The sandbox of this process, kept warm; workers beside each other have one slot each."""
-    sandbox = Sandbox(1 if worker.inside() else os.cpu_count() or 1, kind)
+    slots = 1 if worker.inside() else os.cpu_count() or 1
+    sandbox = Sandbox(slots, kind)
     atexit.register(sandbox.close)
+    sandbox.run([Job('')] * slots)
     return sandbox

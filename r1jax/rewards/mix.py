@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from r1jax.errors import UserError, nearest
-from r1jax.rewards import gym
+from r1jax.rewards import code, gym
 from r1jax.rewards.base import (
     FILE_MODULE,
     Completion,
@@ -164,9 +164,10 @@ def routed(reward: Reward, tasks: Sequence[str] | None) -> Reward:
 
 
 def load_rewards(job: tuple[bytes, list[Completion], list[Example]]) -> None:
-    """What a worker runs before its clock starts: users' files and verifiers may be slow to import."""
+    """What a worker runs before its clock starts: users' files and verifiers may be slow to import, a sandbox to start."""
     _from_recipe(job[0])
     gym.load(job[2])
+    code.warm_up(job[2])
 
 
 def score_chunk(job: tuple[bytes, list[Completion], list[Example]]) -> dict[str, np.ndarray]:

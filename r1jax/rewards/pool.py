@@ -54,6 +54,8 @@ class Outcome:
 class WorkerPool:
     """Runs functions in `n_workers` processes, each call for at most `timeout_s` seconds of its own run time.
 
+    A function that bounds the time of its parts itself may begin anew with each (`worker.restart_clock`).
+
     memory_gb: the address space of a worker, in GiB; a call that wants more is a crash.
     timeouts, crashes: how many calls ended so. A context manager; `close` kills what still runs.
     """

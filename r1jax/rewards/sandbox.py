@@ -8,8 +8,8 @@ How a program is kept in (`isolation`), the first that works here or what R1JAX_
     bwrap     namespaces made by bubblewrap: no network, no other process, a file system that holds Python, read-only, and
               an empty /tmp in memory
     userns    the same namespaces, made by hand
-    limits    resource limits alone, and the system calls that Linux can refuse: files of the user can be read. It has to be
-              asked for.
+    limits    resource limits alone, and the system calls that Linux can refuse: for programs that mean no harm, because the
+              user's files and processes, the grader's too, are in reach. It has to be asked for.
 
 Everywhere: limits of time, memory, output and files; no capabilities; no new processes, signals, sockets or tracing
 (seccomp, where the kernel has it). A slot runs one program at a time in namespaces of its own, and all that is left of it

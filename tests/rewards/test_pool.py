@@ -56,6 +56,11 @@ def act(item):
         child = subprocess.Popen(['sleep', '60'], stdout=subprocess.DEVNULL)
         open(value, 'w').write(str(child.pid))
         time.sleep(60)
+    elif kind == 'parts':
+        from r1jax.rewards import worker
+        for seconds in value:
+            worker.restart_clock()
+            time.sleep(seconds)
     elif kind == 'echo':
         return value
     return kind, os.getpid()
@@ -138,6 +143,12 @@ def test_the_timeout_counts_run_time_and_not_queue_time():
     with WorkerPool(1, timeout_s=0.6) as pool:
         assert statuses(pool.map(ACT, [('sleep', 0.15)] * 8)) == ['ok'] * 8
         assert pool.timeouts == 0
+
+
+def test_a_function_may_restart_its_clock_for_each_of_its_parts():
+    with WorkerPool(1, timeout_s=0.5) as pool:
+        items = [('parts', [0.3] * 4), ('parts', [0.1, 60]), ('parts', [0.3] * 2), ('sleep', 0.9)]
+        assert statuses(pool.map(ACT, items)) == ['ok', 'timeout', 'ok', 'timeout'] and pool.timeouts == 2
 
 
 def test_preparation_comes_before_the_clock():
