@@ -43,6 +43,7 @@ def get_config(arg: str = '') -> ConfigDict:
     stages.cold_start_data = ConfigDict({
         'kind': 'collect', 'inputs': {'model': arg.zero}, 'task': f'jsonl:path={arg.data}/reasoning.jsonl,template=r1_zero',
         'questions': 10_000, 'samples': 4, 'sampling': sampling | {'temperature': 1.0}, 'template': TEMPLATE, 'form': FORM,
+        'reward_workers': 64,
         'keep': {'correct': True, 'language': 1.0}})
     cite(config, 'stages.cold_start_data', f'{V2}, cold start: sampled from R1-Zero at T = 1, kept if correct and readable',
          'sampling.temperature', 'keep.correct', 'keep.language')
@@ -62,7 +63,7 @@ def get_config(arg: str = '') -> ConfigDict:
     stages.rejection = ConfigDict({
         'kind': 'collect', 'inputs': {'model': 'reasoning_rl'},
         'task': f'jsonl:path={arg.data}/reasoning.jsonl,template={TEMPLATE}', 'questions': 80_000, 'samples': 16, 'most': 8,
-        'sampling': sampling | {'temperature': 1.0}, 'judge': judge,
+        'sampling': sampling | {'temperature': 1.0}, 'judge': judge, 'reward_workers': 64,
         'keep': {'correct': True, 'language': 1.0, 'code_blocks': False, 'paragraph': 4000},
         'general': f'jsonl:path={arg.data}/general.jsonl,task=general,template={TEMPLATE}', 'general_ratio': 1 / 3})
     cite(config, 'stages.rejection', f'{V1}, section 2.3.3: correct ones only; mixed languages, long paragraphs and code '

@@ -31,6 +31,7 @@ from r1jax.rewards.chat import JudgeConfig, check_chat
 from r1jax.rewards.format import has_format
 from r1jax.rewards.judge import judge_correctness
 from r1jax.rewards.language import language_metric
+from r1jax.rewards.mix import RewardMix
 from r1jax.rewards.shaping import repetition
 from r1jax.runtime import datasets
 from r1jax.runtime.datacard import family_of, make_card, source_of, write_card
@@ -41,6 +42,7 @@ from r1jax.stages.base import MODEL, Artifact, Inputs, StageKind
 from r1jax.stages.evaluate import groups_of, load_sampler, share_interval
 from r1jax.stages.parts import in_parts, open_judge, portion
 from r1jax.stages.rollout import Rollout, check_lengths, prefilled, sample
+from r1jax.stages.scoring import Payroll, reward_pool
 
 # Repetition is measured over runs of this many words.
 RUN = 8
@@ -116,6 +118,8 @@ class CollectStage:
         general: a task whose demonstrations are added; '' adds none.
         general_ratio: how many of them for each example that was kept.
         general_correct: whether demonstrations that a rule can grade must be right.
+        reward_workers: processes that grade answers while others are sampled; 0 grades them in this one.
+        reward_timeout_s: run time after which a worker is killed and its response counts as wrong.
     """
 
     task: str
@@ -130,9 +134,12 @@ class CollectStage:
     general: str = ''
     general_ratio: float = 1 / 3
     general_correct: bool = True
+    reward_workers: int = 0
+    reward_timeout_s: float = 10.0
 
     def __post_init__(self):
         at_least(1, self, 'questions', 'samples', 'most')
+        at_least(0, self, 'reward_workers')
         if self.template:
             templates.check(self.template)
         if self.form and '{thought}' not in self.form:
@@ -164,9 +171,13 @@ def run(stage: CollectStage, inputs: Inputs, folder: pathlib.Path) -> Artifact:
     verdicts = []
 
     def make(first: int, examples: Sequence[Example]) -> list[dict]:
-        return sample_part(stage, engine, tokenizer, examples, first, chat)
+        mix = RewardMix('accuracy=1', prefilled=prefilled(examples[0]), pool=pool)
+        return sample_part(stage, engine, tokenizer, examples, first, mix, chat)
 
-    with Progress(stage.questions, inputs.name, enabled=is_leader()) as progress:
+    with (
+        reward_pool(stage.reward_workers, stage.reward_timeout_s) as pool,
+        Progress(stage.questions, inputs.name, enabled=is_leader()) as progress,
+    ):
         size = portion(stage.sampling.slots, stage.samples)
         for first, examples, rows in in_parts(
                 folder / 'parts', stage.task, stage.questions, size, inputs.seed, _SAMPLES, make):
@@ -199,11 +210,15 @@ def run(stage: CollectStage, inputs: Inputs, folder: pathlib.Path) -> Artifact:
 
 
 def sample_part(
-    stage: CollectStage, engine: Engine, tokenizer: Tokenizer, examples: Sequence[Example], first: int, chat
+    stage: CollectStage, engine: Engine, tokenizer: Tokenizer, examples: Sequence[Example], first: int, mix: RewardMix, chat
 ) -> list[dict]:
     """Samples N responses of each question; a row for each, with the reason it is dropped for or ''."""
-    rollouts = sample(engine, tokenizer, examples, range(first, first + len(examples)), stage.samples, step=0)
-    right = [_by_rule(r) for r in rollouts]
+    payroll = Payroll(mix, len(examples), stage.samples, first, step=0)
+    rollouts = sample(
+        engine, tokenizer, examples, range(first, first + len(examples)), stage.samples, step=0, on_finished=payroll.add)
+    right = [
+        None if rollout.example.task in UNGRADED else bool(accuracy == 1)
+        for rollout, accuracy in zip(rollouts, payroll.outcome()['accuracy'], strict=True)]
     if chat is not None:
         asked = [i for i, correct in enumerate(right) if correct is None]
         found = judge_correctness(
@@ -214,12 +229,6 @@ def sample_part(
     return [
         {'prompt_id': r.prompt_id, 'sample': r.sample, 'completion': r.text, 'reason': stage.keep.reason(r, correct)}
         for r, correct in zip(rollouts, right, strict=True)]
-
-
-def _by_rule(rollout: Rollout) -> bool | None:
-    if rollout.example.task in UNGRADED:
-        return None
-    return is_correct(final_answer(rollout.text, rollout.example, prefilled(rollout.example)) or '', rollout.example)
 
 
 def summary_of(text: str) -> str:

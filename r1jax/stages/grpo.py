@@ -10,7 +10,6 @@ there with the very numbers of an undisturbed one.
 """
 
 import collections
-import contextlib
 import dataclasses
 import pathlib
 import time
@@ -51,7 +50,6 @@ from r1jax.rewards.accuracy import TASKS
 from r1jax.rewards.base import Reward
 from r1jax.rewards.mix import RewardMix, routed
 from r1jax.rewards.model import RewardModel
-from r1jax.rewards.pool import WorkerPool
 from r1jax.rewards.weights import parse_weights, reward
 from r1jax.runtime.checkpoint import Checkpoints, Model, load_model, save_model
 from r1jax.runtime.metrics import MetricWriter
@@ -61,7 +59,7 @@ from r1jax.sampling.engine import Engine
 from r1jax.sampling.logits import SamplingConfig
 from r1jax.stages.base import MODEL, Artifact, Inputs, StageKind
 from r1jax.stages.rollout import check_lengths, prefilled, row, sample, text_metrics
-from r1jax.stages.scoring import Payroll, Scored, pay, reward_metrics
+from r1jax.stages.scoring import Payroll, Scored, pay, reward_metrics, reward_pool
 
 OldLogprobs = Literal['trainer', 'sampler']
 OLD_LOGPROBS = get_args(OldLogprobs)
@@ -291,7 +289,7 @@ def run(stage: GRPOStage, inputs: Inputs, folder: pathlib.Path) -> Artifact:
 
     with (
         Checkpoints(folder / 'checkpoints') as checkpoints,
-        _pool(stage) as pool,
+        reward_pool(stage.reward_workers, stage.reward_timeout_s) as pool,
     ):
         mix = RewardMix(
             weights, options=stage.reward_options, prefilled=prefilled(sample_example), pool=pool,
@@ -340,13 +338,6 @@ def run(stage: GRPOStage, inputs: Inputs, folder: pathlib.Path) -> Artifact:
                     length=metrics['length/mean'], tokens_per_s=metrics['tokens_per_s/sampling'])
     save_model(folder / 'model', Model(state.params.replace(mtp=base.params.mtp), base.cfg, tokenizer))
     return Artifact(folder / 'model')
-
-
-def _pool(stage: GRPOStage):
-    """Worker processes for the rewards, or none."""
-    if stage.reward_workers:
-        return WorkerPool(stage.reward_workers, stage.reward_timeout_s)
-    return contextlib.nullcontext()
 
 
 def collect(

@@ -1,6 +1,7 @@
 """Rollouts and what they are paid: by rules, some of them while others are still sampled, and by reward models."""
 
 import collections
+import contextlib
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
@@ -11,6 +12,7 @@ from r1jax.parallel import distributed
 from r1jax.rewards.accuracy import UNGRADED
 from r1jax.rewards.base import Reward, RewardOutput
 from r1jax.rewards.mix import COUNTED, MAX_CHUNK, RewardMix
+from r1jax.rewards.pool import WorkerPool
 from r1jax.stages.rollout import Rollout
 
 
@@ -31,6 +33,11 @@ class Scored:
         return Scored(
             self.rollouts + other.rollouts, np.concatenate([self.reward_B, other.reward_B]),
             {k: np.concatenate([v, other.components[k]]) for k, v in self.components.items()})
+
+
+def reward_pool(workers: int, timeout_s: float) -> contextlib.AbstractContextManager[WorkerPool | None]:
+    """Worker processes for the rewards; None where there are to be none."""
+    return WorkerPool(workers, timeout_s) if workers else contextlib.nullcontext()
 
 
 class Payroll:

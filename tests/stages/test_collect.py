@@ -9,6 +9,8 @@ import pytest
 from r1jax.data import tokenizers
 from r1jax.data.tasks import open_task
 from r1jax.errors import UserError
+from r1jax.rewards import RewardMix
+from r1jax.rewards.accuracy import final_answer, is_correct
 from r1jax.rewards.base import Example
 from r1jax.rewards.chat import JudgeConfig
 from r1jax.runtime import datasets
@@ -44,14 +46,13 @@ def rollout(text, language='en', finished=True, task='arithmetic', prompt='Q:', 
 ])
 def test_each_fault_is_the_reason_for_dropping_it(text, reason, change):
     r = rollout(text)
-    correct = collect._by_rule(r)
+    correct = is_correct(final_answer(r.text, r.example) or '', r.example)
     assert Keep(**change).reason(r, correct) == reason
 
 
 def test_what_was_cut_is_dropped_and_what_nothing_can_grade_too():
     assert Keep().reason(rollout(GOOD, finished=False), True) == 'unfinished'
     general = rollout(' <think> </think> <answer> hello! </answer>', task='everyday')
-    assert collect._by_rule(general) is None
     assert Keep().reason(general, None) == 'ungraded' and Keep(correct=False).reason(general, None) == ''
     assert Keep().reason(general, True) == '' and Keep().reason(general, False) == 'wrong'
 
@@ -123,6 +124,26 @@ def test_an_interrupted_run_goes_on_after_its_last_part_to_the_same_data(inputs,
     assert len(calls) == 4  # the first two parts were not sampled again
     rows = [datasets.read(artifact.folder, datasets.EXAMPLES) for artifact in (whole, resumed)]
     assert rows[0] == rows[1] and whole.figures == resumed.figures
+
+
+def test_answers_graded_in_workers_are_those_of_this_process(inputs, tmp_path):
+    stage = dataclasses.replace(STAGE, questions=20)
+    here = collect.run(stage, inputs, tmp_path / 'here')
+    workers = collect.run(dataclasses.replace(stage, reward_workers=1), inputs, tmp_path / 'workers')
+    rows = [datasets.read(artifact.folder, datasets.EXAMPLES) for artifact in (here, workers)]
+    assert rows[0] == rows[1] and here.figures == workers.figures
+
+
+def test_what_no_rule_grades_is_neither_right_nor_wrong(monkeypatch):
+    asked = []
+    monkeypatch.setattr(collect, 'sample', lambda *a, on_finished, **k: [on_finished(r) or r for r in rollouts])
+    monkeypatch.setattr(Keep, 'reason', lambda self, r, correct: asked.append(correct) or '')
+    rollouts = [
+        dataclasses.replace(rollout(GOOD), prompt_id=0), dataclasses.replace(rollout(GOOD, task='everyday'), prompt_id=1),
+        dataclasses.replace(rollout(' <think> 8 </think> <answer> 8 </answer>'), prompt_id=2)]
+    stage = dataclasses.replace(STAGE, samples=1)
+    collect.sample_part(stage, None, None, [r.example for r in rollouts], 0, RewardMix('accuracy=1'), None)
+    assert asked == [True, None, False]
 
 
 def test_nothing_kept_is_an_error_that_says_why(inputs, tmp_path):
