@@ -45,9 +45,10 @@ from r1jax.errors import UserError, nearest
 from r1jax.learning.grpo import REWARD_TOLERANCE, group_advantages, zero_variance_groups
 from r1jax.parallel.mesh import split_cpu
 from r1jax.pipeline import BASE, run_experiment
-from r1jax.rewards.base import Completion, Example, RewardOutput, parse_weights, short_name
-from r1jax.rewards.mix import RewardMix
+from r1jax.rewards.base import Completion, Example, RewardOutput, short_name
+from r1jax.rewards.mix import COUNTED, RewardMix
 from r1jax.rewards.pool import WorkerPool
+from r1jax.rewards.weights import parse_weights
 from r1jax.runtime.metrics import read_metrics
 from r1jax.runtime.rollouts import LATER, as_rows, read_rollouts
 from r1jax.stages.base import MODEL
@@ -258,8 +259,8 @@ def _settings(path: pathlib.Path) -> dict[str, Any] | None:
 
 
 def _values_by_reward(info: Mapping[str, Any]) -> dict[str, Any]:
-    """What rewards say, without their metrics ('accuracy/ungraded') and the count of what was lost."""
-    return {name: values for name, values in info.items() if '/' not in name and name not in ('timeouts', 'crashes')}
+    """What rewards say, without their metrics ('accuracy/ungraded') and what is counted."""
+    return {name: values for name, values in info.items() if '/' not in name and name not in COUNTED}
 
 
 def _group_size(path: pathlib.Path, rows: Sequence[Mapping[str, Any]]) -> int:
@@ -312,17 +313,17 @@ class Scored:
     components: dict[str, np.ndarray]
 
     def parts(self, group: int) -> dict[str, np.ndarray]:
-        """Reward -> float64 [B], by how much it lifts a completion above its group's mean: weight * (value - mean).
+        """Term of the mix -> float64 [B], by how much it lifts a completion above its group's mean.
 
-        They add up to the reward less its group's mean, of which the advantage is a multiple. What no weight of a single
-        reward accounts for is under 'the rest', if there is any.
+        That is weight * (value - mean). They add up to the reward less its group's mean, of which the advantage is a
+        multiple. A term is a reward or a product of rewards.
         """
-        weights = {short_name(name): weight for name, weight in parse_weights(self.mix.rewards).items()}
-        parts = {name: weights.get(name, 0.0) * _centred(np.nan_to_num(values_B), group)
-                 for name, values_B in self.components.items()}
-        rest_B = _centred(self.reward_B, group) - sum(parts.values())
-        noise = REWARD_TOLERANCE * np.maximum(1, np.abs(self.reward_B))
-        return parts | ({'the rest': rest_B} if (np.abs(rest_B) > 10 * noise).any() else {})
+        parts = {}
+        for term, weight in parse_weights(self.mix.rewards).items():
+            names = [short_name(name) for name in term.split('*')]
+            value_B = np.prod([self.components[name] for name in names], axis=0, dtype=np.float64)
+            parts['*'.join(names)] = weight * _centred(np.nan_to_num(value_B), group)
+        return parts
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)

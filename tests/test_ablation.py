@@ -292,13 +292,17 @@ def test_parts_add_up_to_the_reward_and_what_no_weight_explains_is_told(rollouts
     scored = ablation.rescore(rollouts, MIXES).scored
     for name, expected in EXPECTED.items():
         parts = scored[name].parts(G)
-        assert 'the rest' not in parts
         np.testing.assert_allclose(sum(parts.values()), np.array(by_loop(expected, divided=False)), atol=1e-6)
-    paid = scored['paid']
-    product_B = paid.reward_B * paid.components['format']
-    parts = ablation.Scored(paid.mix, product_B, paid.advantage_B, paid.components).parts(G)
-    np.testing.assert_allclose(sum(parts.values()), by_loop(product_B.tolist(), divided=False), atol=1e-6)
-    assert np.abs(parts['the rest']).max() > 0.1
+
+
+def test_a_product_of_rewards_is_one_part(rollouts):
+    scored = ablation.rescore(rollouts, {'gated': 'accuracy*format=2,format=1'}).scored
+    gated = scored['gated']
+    product_B = gated.components['accuracy'] * gated.components['format']
+    np.testing.assert_allclose(gated.reward_B, 2 * product_B + gated.components['format'])
+    parts = gated.parts(G)
+    assert list(parts) == ['accuracy*format', 'format']
+    np.testing.assert_allclose(parts['accuracy*format'], by_loop((2 * product_B).tolist(), divided=False), atol=1e-6)
 
 
 def test_correlations_are_those_within_groups(rollouts):

@@ -104,7 +104,13 @@ def check_example(example: Example) -> None:
     is_correct('', example)
 
 
-@register('accuracy')
+def prepare(examples: Sequence[Example]) -> None:
+    """Imports and starts what grading these examples takes: scorers of reasoning-gym, the sandbox for programs."""
+    gym.load(examples)
+    code.warm_up(examples)
+
+
+@register('accuracy', prepare)
 def accuracy(
     completions: Sequence[Completion], examples: Sequence[Example], *, prefilled: bool = False, partial: bool = False,
     timeout_s: int = Limits.cpu_s

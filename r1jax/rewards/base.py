@@ -94,14 +94,18 @@ def sample_key(step: int, prompt_id: int | str, sample: int) -> int:
 FILE_MODULE = 'r1jax_rewards_file_'
 
 _REGISTRY: dict[str, Callable[..., Any]] = {}
+_PREPARATIONS: dict[str, Callable[[Sequence[Example]], None]] = {}
 
 
-def register(name: str) -> Callable[[Callable], Callable]:
+def register(name: str, prepare: Callable[[Sequence[Example]], None] | None = None) -> Callable[[Callable], Callable]:
     """Makes a reward function known by `name`; the function itself comes back unchanged.
 
     Its first two arguments are completions and examples; keyword-only arguments are its options. Defining the
     same function again (a notebook cell run twice) replaces it; a second function under a name raises
     UserError.
+
+    prepare: called with the examples by workers before their clock starts, for what is slow the first time: imports,
+    models, sandboxes. It raises nothing that the reward would not.
     """
 
     def decorate(function: Callable) -> Callable:
@@ -109,9 +113,17 @@ def register(name: str) -> Callable[[Callable], Callable]:
         if known is not None and _origin(known) != _origin(function):
             raise UserError(f"the reward '{name}' is already registered by {'.'.join(_origin(known))}")
         _REGISTRY[name] = function
+        if prepare is not None:
+            _PREPARATIONS[name] = prepare
         return function
 
     return decorate
+
+
+def prepare(name: str, examples: Sequence[Example]) -> None:
+    """Does what the reward `name` wants to be done before a worker's clock starts, if anything."""
+    if name in _PREPARATIONS:
+        _PREPARATIONS[name](examples)
 
 
 def names() -> list[str]:

@@ -91,7 +91,7 @@ def _scores(words: Sequence[str], languages: tuple[str, ...], space: str) -> np.
 
 def _features(data: bytes) -> tuple[list[int], list[int]]:
     """Returns the places where n-grams of the model end, and which they are: one walk of its automaton."""
-    model, rows = _model()
+    model, rows = load_model()
     following, found = model.tk_nextmove, model.tk_output
     state, places, features = 0, [], []
     for place, byte in enumerate(data):
@@ -106,12 +106,12 @@ def _features(data: bytes) -> tuple[list[int], list[int]]:
 @functools.lru_cache(maxsize=32)
 def _table(languages: tuple[str, ...]) -> np.ndarray:
     """Returns log P(n-gram | language), float16 [n-grams, languages]."""
-    model, _ = _model()
+    model, _ = load_model()
     return np.ascontiguousarray(model.nb_ptc[:, [model.nb_classes.index(language) for language in languages]])
 
 
 @functools.cache
-def _model():
+def load_model():
     """Loads py3langid's model, once a process and only when it is asked: that takes most of a second.
 
     Returns it, and where each state's row of its table of transitions begins.

@@ -33,7 +33,7 @@ import numpy as np
 from r1jax.errors import UserError, nearest
 from r1jax.rewards.answers import THINK_END, thoughts, without_tags
 from r1jax.rewards.base import Completion, Example, ExampleError, RewardOutput, register
-from r1jax.rewards.identify import identify
+from r1jax.rewards.identify import identify, load_model
 
 # Letters with their vowel signs, without digits and punctuation.
 _UNSPACED = {
@@ -153,7 +153,12 @@ def language_metric(text: str, language: str) -> float:
     return float('nan') if share is None else share
 
 
-@register('language')
+def _prepare(examples: Sequence[Example]) -> None:
+    if any(_code(example.language) in _SCRIPTS and _rivals(example.language, ())[1] for example in examples):
+        load_model()
+
+
+@register('language', _prepare)
 def language_reward(
     completions: Sequence[Completion], examples: Sequence[Example], *, languages: str | Sequence[str] = ()
 ) -> RewardOutput:

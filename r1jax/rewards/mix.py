@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from r1jax.errors import UserError, nearest
-from r1jax.rewards import code, gym
 from r1jax.rewards.base import (
     FILE_MODULE,
     Completion,
@@ -24,6 +23,7 @@ from r1jax.rewards.base import (
     find,
     get,
     option_names,
+    prepare,
     short_name,
 )
 from r1jax.rewards.pool import Outcome, WorkerPool
@@ -165,9 +165,9 @@ def routed(reward: Reward, tasks: Sequence[str] | None) -> Reward:
 
 def load_rewards(job: tuple[bytes, list[Completion], list[Example]]) -> None:
     """What a worker runs before its clock starts: users' files and verifiers may be slow to import, a sandbox to start."""
-    _from_recipe(job[0])
-    gym.load(job[2])
-    code.warm_up(job[2])
+    recipe, _, examples = job
+    for name in _from_recipe(recipe):
+        prepare(name, examples)
 
 
 def score_chunk(job: tuple[bytes, list[Completion], list[Example]]) -> dict[str, np.ndarray]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from r1jax.errors import UserError, nearest
-from r1jax.rewards.accuracy import UNGRADED, accuracy
+from r1jax.rewards.accuracy import UNGRADED, accuracy, prepare
 from r1jax.rewards.answers import READS, Reads, text_read
 from r1jax.rewards.base import Completion, Example, RewardOutput, register
 
@@ -29,7 +29,7 @@ def overlong(
     return RewardOutput(np.clip((max_length - cache - n_tokens_B) / cache, -1, 0).astype(np.float32))
 
 
-@register('cosine')
+@register('cosine', prepare)
 def cosine(
     completions: Sequence[Completion], examples: Sequence[Example], *, max_length: int, correct_short: float = 1.0,
     correct_long: float = 0.5, wrong_short: float = -1.0, wrong_long: float = -0.5, exceeded: float = -1.0,

@@ -81,6 +81,22 @@ def test_unparseable_is_told_once_for_all_rewards():
     assert output.info['unparseable'].tolist() == [1, 0]
 
 
+def test_a_reward_is_prepared_in_workers_and_outside_of_its_time(tmp_path):
+    (tmp_path / 'slow.py').write_text(
+        'import time\n\nfrom r1jax.rewards import register\n\nREADY = []\n\n\ndef prepare(examples):\n'
+        '    time.sleep(3)\n    READY.extend(e.id for e in examples)\n\n\n'
+        "@register('slow', prepare)\ndef slow(completions, examples):\n    return [float(len(READY))] * len(completions)\n")
+    sys.path.insert(0, str(tmp_path))
+    try:
+        import slow  # noqa: F401  (registers itself; workers have this path)
+
+        with WorkerPool(1, 2) as pool:
+            output = RewardMix('slow=1', pool=pool)(*batch(['a']))
+    finally:
+        sys.path.remove(str(tmp_path))
+    assert output.values.tolist() == [1] and not output.info['timeouts'].any()
+
+
 def test_workers_begin_before_the_outcome_is_asked_for(tmp_path):
     (tmp_path / 'marks.py').write_text(
         'import pathlib\n\n\ndef mark(completions, examples, *, folder):\n'
