@@ -93,7 +93,7 @@ def step_metrics(rng, step, skill):
         'tokens_per_s/training': near(21000),
         'seconds/sampling': near(6 + 6 * skill), 'seconds/rewards': near(0.8), 'seconds/scoring': near(1.5),
         'seconds/update': near(4), 'seconds/step': near(12.5 + 6 * skill),
-        'rewards/timeouts': 0, 'rewards/crashes': 0}
+        'rewards/timeouts': 0, 'rewards/crashes': 0, 'rewards/unparseable': 3}
     for i, family in enumerate(FAMILIES):
         for j, language in enumerate(LANGUAGES):
             if rng.random() < 0.9:
