@@ -1,16 +1,34 @@
 """The inside of a worker process: what `pool.WorkerPool` starts. It imports nothing heavy."""
 
 import importlib
+import io
 import os
 import pickle
 import resource
 import signal
+import sys
 import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 
+# What a call may print; the rest is dropped, or a verifier could fill the log of a run within its time.
+PRINTED_CHARS = 10_000
+
 _connection: Connection | None = None
 _life_s = 0.0
+
+
+class _Printed(io.TextIOBase):
+    """Standard output and error of verifiers: the beginning of what each call prints goes to the parent's standard error."""
+
+    left = 0
+
+    def write(self, text: str) -> int:
+        if _Printed.left > 0:
+            sys.__stderr__.write(text[:_Printed.left])
+            sys.__stderr__.flush()
+        _Printed.left -= len(text)
+        return len(text)
 
 
 def serve(descriptor: int, memory: int, life_s: float) -> None:
@@ -24,7 +42,9 @@ def serve(descriptor: int, memory: int, life_s: float) -> None:
     global _connection, _life_s
     connection = _connection = Connection(descriptor)
     _life_s = life_s
-    os.dup2(2, 1)  # what a verifier prints is no part of the parent's output
+    # What a verifier prints is no part of the parent's output; only Python's own printing is shown at all.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    sys.stdout = sys.stderr = _Printed()
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     hard = resource.getrlimit(resource.RLIMIT_AS)[1]
     if hard == resource.RLIM_INFINITY or memory < hard:
@@ -35,6 +55,7 @@ def serve(descriptor: int, memory: int, life_s: float) -> None:
         except EOFError:
             return
         failure, function, item = None, None, None
+        _Printed.left = PRINTED_CHARS
         signal.setitimer(signal.ITIMER_REAL, life_s)
         try:
             function, item = _load(name), pickle.loads(payload)

@@ -27,6 +27,10 @@ def verify(completions, examples, *, bonus=0.0):
             time.sleep(60)
         if 'crash' in c.text:
             os._exit(1)
+        if 'memory' in c.text:
+            bytearray(64 << 30)
+        while 'print' in c.text:
+            print('x' * 1000)
         if 'raise' in c.text:
             raise ZeroDivisionError('in the verifier')
         values.append(1.0 + bonus)
@@ -156,16 +160,18 @@ def test_pool_gives_what_this_process_gives(verifier):
     assert set(there.info['verify/pid']).isdisjoint(here.info['verify/pid'])
 
 
-def test_only_the_offending_answers_are_lost(verifier):
+def test_only_the_offending_answers_are_lost(verifier, capfd):
     texts = [GOOD] * 24
-    texts[3], texts[11], texts[23] = GOOD + 'hang', GOOD + 'crash', 'crash'
+    texts[3], texts[5], texts[11], texts[17], texts[23] = (
+        GOOD + fault for fault in ('hang', 'print', 'crash', 'memory', 'crash'))
     with WorkerPool(2, timeout_s=0.5) as pool:
         mix = RewardMix(f'accuracy=1,{verifier}=1', options={verifier: {'bonus': 1.0}}, pool=pool)
         output = mix(*batch(texts))
-    lost = np.isin(np.arange(24), [3, 11, 23])
+    lost = np.isin(np.arange(24), [3, 5, 11, 17, 23])
     np.testing.assert_array_equal(output.values, np.where(lost, 0, 3))
-    np.testing.assert_array_equal(np.flatnonzero(output.info['timeouts']), [3])
-    np.testing.assert_array_equal(np.flatnonzero(output.info['crashes']), [11, 23])
+    np.testing.assert_array_equal(np.flatnonzero(output.info['timeouts']), [3, 5])
+    np.testing.assert_array_equal(np.flatnonzero(output.info['crashes']), [11, 17, 23])
+    assert 'x' * 100 in (printed := capfd.readouterr().err) and len(printed) < 100_000
 
 
 def test_a_slow_import_is_not_run_time(tmp_path):
