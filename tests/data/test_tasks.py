@@ -458,7 +458,7 @@ def test_rows_are_kept_by_kind(tmp_path):
 
 
 def test_answers_that_cannot_be_graded_are_found_before_anything_is_sampled(tmp_path):
-    path = write(tmp_path / 'x.jsonl', {'question': 'a', 'answer': '1'}, {'question': 'b', 'answer': '\\sqrt{2}'})
+    path = write(tmp_path / 'x.jsonl', {'question': 'a', 'answer': '1'}, {'question': 'b', 'answer': '\\sqrt{2'})
     with pytest.raises(UserError, match=r"'x/3' .*gold answer that cannot be graded"):
         tasks.check_answers(f'jsonl:path={path}', 'train')
     tasks.check_answers(f'jsonl:path={path},task=exact', 'train')

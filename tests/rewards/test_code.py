@@ -416,8 +416,9 @@ def test_the_reward_says_why_a_program_earned_nothing(any_kind):
     examples = [EXAMPLE] * 6 + [Example('q', '81', 'arithmetic')]
     output = get('accuracy', timeout_s=1)([Completion(text) for text in texts], examples)
     assert output.values.tolist() == [1, 0, 0, 0, 0, 0, 1] and output.values.dtype == np.float32
-    assert {name: np.flatnonzero(values).tolist() for name, values in output.info.items()} == {
-        'ungraded': [], 'code_timeouts': [1], 'code_errors': [2, 3], 'code_missing': [4]}
+    assert {name: np.flatnonzero(values == 1).tolist() for name, values in output.info.items()} == {
+        'ungraded': [], 'unparseable': [4], 'code_timeouts': [1], 'code_errors': [2, 3]}
+    assert np.flatnonzero(np.isnan(output.info['code_errors'])).tolist() == [6]
     assert get('accuracy', partial=True)([Completion('<answer>def f(x): return 9</answer>')], [EXAMPLE]).values.item() == 0.5
     # Hosts agree on the names, whoever has the programs.
     assert get('accuracy')([Completion('')], examples[-1:]).info.keys() == output.info.keys()

@@ -364,7 +364,7 @@ def test_what_would_fail_later_is_refused_before_anything_runs(inputs, change, s
 
 def test_a_gold_answer_that_cannot_be_graded_is_refused_unless_accuracy_is_not_asked_for(inputs, tmp_path):
     path = tmp_path / 'x.jsonl'
-    path.write_text('{"question": "a", "answer": "1"}\n{"question": "b", "answer": "\\\\sqrt{2}"}\n')
+    path.write_text('{"question": "a", "answer": "1"}\n{"question": "b", "answer": "\\\\sqrt{2"}\n')
     for task in ('math', 'mine'):
         stage = dataclasses.replace(STAGE, task=f'jsonl:path={path},template=tiny,task={task}')
         if task == 'mine':
