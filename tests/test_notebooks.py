@@ -50,7 +50,8 @@ def test_every_cell_runs_and_says_what_the_module_says(executed, folder):
     assert shown['rollouts'] == repr(rollouts) and 'each has the reward that was paid' in shown['rollouts']
     assert shown['language-flips'] == repr(table.flips('paid', 'language', most=2))
     rows = dict(line.split(maxsplit=1) for line in shown['mixes'].splitlines()[4:])
-    assert list(rows) == ['paid', 'accuracy', 'equal', 'format', 'random', 'language', 'brevity', 'overlong', 'cosine']
+    assert list(rows) == [
+        'paid', 'accuracy', 'equal', 'product', 'format', 'random', 'language', 'brevity', 'overlong', 'cosine']
     correlation, _, flips = table.compare('paid', 'language').figures(table.compare('paid', 'language').flat_P >= 0)
     assert rows['language'].split()[-3] == correlation and rows['language'].split()[-1] == flips
     # A coin has nothing to do with what was paid, and turns every other completion.

@@ -6,7 +6,9 @@ Outputs are kept in git, because a reader sees them without running anything, an
 would differ from run to run without telling anything (times) is left out.
 """
 
+import os
 import pathlib
+import tempfile
 
 import nbformat
 from nbclient import NotebookClient
@@ -23,4 +25,7 @@ def execute(folder: pathlib.Path, timeout_s: float = 3600) -> nbformat.NotebookN
 
 
 if __name__ == '__main__':
-    nbformat.write(execute(NOTEBOOK.parent), NOTEBOOK)
+    # Arms that an earlier run has left would be taken for today's; and libtpu, where installed, complains of having no TPU.
+    os.environ.setdefault('JAX_PLATFORMS', 'cpu')
+    with tempfile.TemporaryDirectory() as folder:
+        nbformat.write(execute(pathlib.Path(folder)), NOTEBOOK)
