@@ -626,6 +626,8 @@ def enter(mounts, links, tmp_bytes, command):
     must(c.syscall(pivot_root, b'/tmp', b'/tmp/old'), 'pivot_root')
     os.chdir('/')
     mount('/new', '/new', None, _MS_BIND)
+    os.mkdir('/new/tmp')  # first, because Python itself may be installed below /tmp
+    mount('tmpfs', '/new/tmp', 'tmpfs', _MS_NOSUID, f'size={tmp_bytes},mode=1777')
     for source, target in mounts:
         source, target = '/old' + source, '/new' + target
         if os.path.isdir(source):
@@ -641,8 +643,6 @@ def enter(mounts, links, tmp_bytes, command):
             mount(None, target, None, _MS_BIND | _MS_REMOUNT | _MS_RDONLY | _MS_NOSUID | kept)
     for source, target in links:
         os.symlink(source, '/new' + target)
-    os.makedirs('/new/tmp')
-    mount('tmpfs', '/new/tmp', 'tmpfs', _MS_NOSUID, f'size={tmp_bytes},mode=1777')
     os.mkdir('/new/.old')
     must(c.syscall(pivot_root, b'/new', b'/new/.old'), 'pivot_root')
     os.chdir('/tmp')
@@ -682,6 +682,8 @@ def main(isolation):
     _filter()
     gc.collect()
     gc.freeze()
+    folder, device = os.getcwd(), os.stat('.').st_dev
+    kept = _folders(folder, device)
     control.sendall(b'ready')
     while True:
         message, descriptors, _, _ = socket.recv_fds(control, 4096, 8)
@@ -692,7 +694,7 @@ def main(isolation):
         if answer is None:
             return
         control.sendall(json.dumps(answer).encode())
-        _wipe(os.getcwd())
+        _wipe(folder, device, kept)
 
 
 def _run(job, descriptors, isolation, control, woken):
@@ -807,13 +809,28 @@ def _end(pids, ended, isolation):
     _reap(ended, 0)
 
 
-def _wipe(folder):
-    """Empties the folder that programs write to; what cannot be removed ends the server, and another is started."""
+def _folders(folder, device):
+    """All folders below one that are on its device: at first they lead to mounts, where Python is installed below /tmp."""
+    found = set()
     for entry in os.scandir(folder):
-        if entry.is_dir(follow_symlinks=False):
-            shutil.rmtree(entry.path)
-        else:
-            os.unlink(entry.path)
+        if entry.is_dir(follow_symlinks=False) and entry.stat(follow_symlinks=False).st_dev == device:
+            found |= {entry.path} | _folders(entry.path, device)
+    return found
+
+
+def _wipe(folder, device, kept):
+    """Empties the folder that programs write to, but for mounts and the folders `kept` that lead to them.
+
+    What cannot be removed ends the server, and another is started.
+    """
+    for entry in os.scandir(folder):
+        if entry.path in kept:
+            _wipe(entry.path, device, kept)
+        elif entry.stat(follow_symlinks=False).st_dev == device:
+            if entry.is_dir(follow_symlinks=False):
+                shutil.rmtree(entry.path)
+            else:
+                os.unlink(entry.path)
 
 
 if __name__ == '__main__':

@@ -100,6 +100,28 @@ def test_a_program_sees_nothing_of_this_machines_files(walled, tmp_path):
     assert seen[1] == str(sorted(sandbox._environment()))
 
 
+@pytest.mark.parametrize('kind', WALLS)
+def test_python_may_be_installed_below_tmp(kind, monkeypatch, tmp_path):
+    """An environment in /tmp is mounted there, in the folder that is otherwise the program's own."""
+    (tmp_path / 'text').write_text('found')
+    mounts, links = sandbox._visible()
+    inside = ('/tmp/environment/lib', str(tmp_path))
+    monkeypatch.setattr(sandbox, '_visible', lambda: ([*mounts, inside[::-1]], links))
+    with opened(kind) as box:
+        for _ in range(2):
+            run, = box.run([Job(
+                "import os\nmine = 'mine', 'environment/mine'\n"
+                "print(open('/tmp/environment/lib/text').read(), *map(os.path.exists, mine))\n"
+                "[open(path, 'w').close() for path in mine]\nopen('/tmp/environment/lib/text', 'w')")])
+            assert run.status == 'error' and run.output == b'found False False\n'
+        assert box.restarts == 0
+        # Whoever moves what leads there gets a new server, and spoils nothing for others.
+        box.run([Job("import os\nos.rename('/tmp/environment', '/tmp/elsewhere')")])
+        run, = box.run([Job("print(open('/tmp/environment/lib/text').read())")])
+        assert run.output == b'found\n' and box.restarts == 1
+    assert (tmp_path / 'text').read_text() == 'found'
+
+
 def test_a_program_writes_nowhere_but_in_its_own_folder(walled):
     assert output(walled, '''
         import os, sys
