@@ -290,7 +290,7 @@ def test_script_needs_no_model(monkeypatch):
     def loaded():
         raise AssertionError('the model was loaded')
 
-    monkeypatch.setattr(identify, '_model', loaded)
+    monkeypatch.setattr(identify, 'load_model', loaded)
     for text in (ZH + ' then add 甲', CHAINS['ja'], EN):
         assert 0 <= language_consistency(text, 'zh') <= 1
         assert 0 <= language_consistency(text, 'en', ('en', 'zh')) <= 1
