@@ -263,7 +263,8 @@ class _Counting(ast.NodeTransformer):
 
 
 def grade(
-    programs: Sequence[str | None], examples: Sequence[Example], *, partial: bool = False, timeout_s: int = 4
+    programs: Sequence[str | None], examples: Sequence[Example], *, partial: bool = False,
+    timeout_s: int = Limits.cpu_s
 ) -> tuple[np.ndarray, list[str]]:
     """Runs each program against its example's tests, side by side.
 

@@ -56,8 +56,8 @@ class Limits:
     A busy machine shows on the wall, so that is the wider limit, for programs that sleep.
     """
 
-    cpu_s: int = 4
-    wall_s: float = 8.0
+    cpu_s: int = 6
+    wall_s: float = 12.0
     memory_bytes: int = 512 << 20
     output_bytes: int = 1 << 20
     processes: int = 64
