@@ -171,10 +171,13 @@ def tricks(problem: Problem, template: str) -> dict[str, str]:
     }
     if not boxed:  # without tags a text is its own thought, and may correct itself
         found |= {
+            'two sentences with answers': f'{THINK}{thought}{THINK_END}The answer is {wrong}. The answer is {right}.',
+            'two boxes without tags': f'{THINK}{thought}{THINK_END}It is {box(wrong)}.\n\nNo, it is {box(right)}.',
             'a second thought with another answer': whole(thought, wrong) + whole(thought, right),
             'many thoughts with all answers': ''.join(whole(thought, answer) for answer in everything)}
     if example.task == 'code':
-        del found['both, one a line']  # of several programs the last one is the answer
+        for trick in ('both, one a line', 'two sentences with answers', 'two boxes without tags'):
+            found.pop(trick, None)  # of several programs the last one is the answer
         name = 'double'
         programs = {
             'the tests as the answer': example.tests,
