@@ -4,8 +4,8 @@
 #   bash launch/test.sh [pytest's arguments; paths from the checkout's top, as in tests/rewards -k format]
 #
 # Slow tests are left out; `-m slow` runs them alone. Programs are run in sandboxes: bubblewrap is installed where it is
-# missing and apt-get may be used; without it their tests go on with what there is. R1JAX_VENV is the virtual environment (default: .venv in
-# the checkout).
+# missing and apt-get may be used; without it their tests go on with what there is. R1JAX_VENV is the virtual environment
+# (default: .venv in the checkout).
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 

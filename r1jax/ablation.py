@@ -121,6 +121,16 @@ class Grid:
         return f'<p><b>{html.escape(self.caption)}</b></p><table>{body}</table>'
 
 
+class _Shown:
+    """What shows itself as its table, `_grid`."""
+
+    def __repr__(self) -> str:
+        return repr(self._grid)
+
+    def _repr_html_(self) -> str:
+        return self._grid._repr_html_()
+
+
 # ---- stored rollouts ----
 
 
@@ -327,7 +337,7 @@ class Scored:
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class Rescored:
+class Rescored(_Shown):
     """The same rollouts under several mixes, by name; the first is what the others are compared with."""
 
     rollouts: Rollouts
@@ -409,7 +419,7 @@ class Rescored:
         return self.scored[mix]
 
     @functools.cached_property
-    def _summary(self) -> Grid:
+    def _grid(self) -> Grid:
         first, rows = next(iter(self.scored)), []
         for name, scored in self.scored.items():
             versus = self.compare(first, name)
@@ -421,15 +431,9 @@ class Rescored:
             ('mix', 'rewards', 'mean reward', 'groups without variance', 'rank correlation', 'another best', 'sign flips'),
             tuple(rows))
 
-    def __repr__(self) -> str:
-        return repr(self._summary)
-
-    def _repr_html_(self) -> str:
-        return self._summary._repr_html_()
-
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class Comparison:
+class Comparison(_Shown):
     """Two mixes on the same groups.
 
     Attributes:
@@ -467,15 +471,9 @@ class Comparison:
             f"'{a}' against '{b}'",
             ('', 'groups', f'without variance: {a}', b, 'rank correlation', 'another best', 'sign flips'), tuple(rows))
 
-    def __repr__(self) -> str:
-        return repr(self._grid)
-
-    def _repr_html_(self) -> str:
-        return self._grid._repr_html_()
-
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class Correlations:
+class Correlations(_Shown):
     """Pearson's correlation of rewards' deviations from their group's mean: no advantage has differences between groups.
 
     Attributes:
@@ -491,12 +489,6 @@ class Correlations:
         return Grid(
             'correlation of rewards within groups', ('', *self.names),
             tuple((name, *map(_number, row_C)) for name, row_C in zip(self.names, self.matrix_CC, strict=True)))
-
-    def __repr__(self) -> str:
-        return repr(self._grid)
-
-    def _repr_html_(self) -> str:
-        return self._grid._repr_html_()
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -671,7 +663,7 @@ def _levels(reward_B: np.ndarray) -> np.ndarray:
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class Arms:
+class Arms(_Shown):
     """What the GRPO stages of a run have left.
 
     Attributes:
@@ -702,12 +694,6 @@ class Arms:
         return Grid(
             'first step -> last step, in training; pass@1 [95% interval] on held-out problems after it',
             ('arm', 'rewards', *(name for _, name, _ in _PANELS), 'pass@1'), tuple(rows))
-
-    def __repr__(self) -> str:
-        return repr(self._grid)
-
-    def _repr_html_(self) -> str:
-        return self._grid._repr_html_()
 
 
 def run_arms(

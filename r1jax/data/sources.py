@@ -19,6 +19,7 @@ import numpy as np
 from r1jax.data import templates, tinyworld
 from r1jax.errors import Missing, UserError
 from r1jax.rewards.accuracy import UNGRADED
+from r1jax.rewards.base import tests_to_text
 from r1jax.rewards.code import with_a_test
 
 Row = dict[str, str | int]
@@ -153,8 +154,8 @@ class JsonLines:
     Attributes:
         paths: split -> file.
         fields: our field -> the file's key, where it is not one of the usual spellings (question or problem
-            or prompt, answer, language or lang, difficulty or grade, tests or test_list, options or
-            choices, id or task_id, kind; setup or test_setup_code or test_imports).
+            or prompt, answer, language or lang, difficulty or grade, tests or test_list, setup or test_setup_code
+            or test_imports, options or choices, id or task_id, kind).
         task: what routes the accuracy reward, of rows that do not tell theirs: 'math', 'choice', 'code', 'exact', ...; those
             that no rule grades ('general') need no answer.
         template: a name of `templates.names()`.
@@ -162,9 +163,8 @@ class JsonLines:
         language, difficulty, kind: keep only the rows that have them.
 
     Programs (task 'code') need no answer; what sets their tests up is put before them, and their first test below a
-    question that does not name what it calls. An answer that ends in '#### 42', as
-    in GSM8K, is 42. Options are written below the question, one a line,
-    as (A), (B), ...; such labels of the file's own are dropped.
+    question that does not name what it calls. An answer that ends in '#### 42', as in GSM8K, is 42. Options are written
+    below the question, one a line, as (A), (B), ...; such labels of the file's own are dropped.
     """
 
     paths: tuple[tuple[str, str], ...]
@@ -252,9 +252,9 @@ class JsonLines:
         if task == 'choice' and isinstance(answer, int):  # its place, counted from 0 or from 1, or its text?
             raise UserError(f'{where}: the answer {answer} of a choice must be a letter, or the text of an option')
         tests = value('tests', '')
-        if isinstance(tests, list):  # asserts are one program; cases of {stdin, stdout} stay a list, as JSON
+        if isinstance(tests, list):
             is_source = all(isinstance(test, str) for test in tests)
-            tests = '\n'.join([*_lines(value('setup', [])), *tests]) if is_source else json.dumps(tests, ensure_ascii=False)
+            tests = tests_to_text([*_lines(value('setup', [])), *tests] if is_source else tests)
         elif not isinstance(tests, str):
             raise UserError(f'{where}: the tests are neither a text nor a list: {tests!r}')
         difficulty = value('difficulty', 0)

@@ -32,7 +32,7 @@ from typing import Any
 from r1jax.data import gym, sources, tinyworld
 from r1jax.errors import UserError, nearest
 from r1jax.rewards.accuracy import check_example
-from r1jax.rewards.base import Example
+from r1jax.rewards.base import Example, tests_from_text
 
 _REASONING = {'arithmetic': 0.4, 'logic': 0.25, 'choice': 0.2, 'code': 0.15}
 _GENERAL = {'translation': 0.25, 'everyday': 0.4, 'knowledge': 0.35}
@@ -231,8 +231,7 @@ def _example(row: Mapping[str, Any], name: str) -> Example:
     missing = [key for key in ('prompt', 'answer') if not isinstance(values.get(key), str)]
     if missing:
         raise UserError(f"task {name!r}: emits no string feature '{missing[0]}' (it has {', '.join(row)})")
-    if values.get('tests', '').startswith('[{"'):  # cases of input and output, see sources.JsonLines
-        values['tests'] = json.loads(values['tests'])
+    values['tests'] = tests_from_text(values.get('tests', ''))
     options = values.pop('options', '')
     difficulty = int(values.pop('difficulty', 0))
     return Example(**values, difficulty=difficulty, options=tuple(options.split('\n')) if options else ())

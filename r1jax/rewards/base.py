@@ -14,6 +14,7 @@ import functools
 import hashlib
 import importlib.util
 import inspect
+import json
 import pathlib
 import sys
 from collections.abc import Callable, Sequence
@@ -84,6 +85,19 @@ class ExampleError(UserError, ValueError):
         super().__init__(problem)
 
 
+def tests_to_text(tests: str | list) -> str:
+    """Returns the tests of an example in one text: asserts one a line, cases of input and output as JSON."""
+    if isinstance(tests, str):
+        return tests
+    is_source = all(isinstance(test, str) for test in tests)
+    return '\n'.join(tests) if is_source else json.dumps(tests, ensure_ascii=False)
+
+
+def tests_from_text(text: str) -> str | list:
+    """Returns tests as an example has them, from what `tests_to_text` made of them."""
+    return json.loads(text) if text.startswith('[{"') else text
+
+
 def sample_key(step: int, prompt_id: int | str, sample: int) -> int:
     """Returns 63 bits that name one draw of a run, the same in whatever batch, slot or host."""
     digest = hashlib.blake2b(f'{step}\0{prompt_id}\0{sample}'.encode(), digest_size=8).digest()
@@ -94,7 +108,7 @@ def sample_key(step: int, prompt_id: int | str, sample: int) -> int:
 FILE_MODULE = 'r1jax_rewards_file_'
 
 _REGISTRY: dict[str, Callable[..., Any]] = {}
-_PREPARATIONS: dict[str, Callable[[Sequence[Example]], None]] = {}
+_PREPARATIONS: dict[str, Callable[[Sequence[Example]], None] | None] = {}
 
 
 def register(name: str, prepare: Callable[[Sequence[Example]], None] | None = None) -> Callable[[Callable], Callable]:
@@ -112,9 +126,7 @@ def register(name: str, prepare: Callable[[Sequence[Example]], None] | None = No
         known = _REGISTRY.get(name)
         if known is not None and _origin(known) != _origin(function):
             raise UserError(f"the reward '{name}' is already registered by {'.'.join(_origin(known))}")
-        _REGISTRY[name] = function
-        if prepare is not None:
-            _PREPARATIONS[name] = prepare
+        _REGISTRY[name], _PREPARATIONS[name] = function, prepare
         return function
 
     return decorate
@@ -122,7 +134,7 @@ def register(name: str, prepare: Callable[[Sequence[Example]], None] | None = No
 
 def prepare(name: str, examples: Sequence[Example]) -> None:
     """Does what the reward `name` wants to be done before a worker's clock starts, if anything."""
-    if name in _PREPARATIONS:
+    if _PREPARATIONS.get(name) is not None:
         _PREPARATIONS[name](examples)
 
 

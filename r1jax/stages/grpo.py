@@ -359,7 +359,7 @@ def collect(
         payroll = Payroll(reward, missing, stage.group, first, step)
         rollouts = sample(engine, tokenizer, batch, range(first, first + missing), stage.group, step, payroll.add)
         clock.lap('sampling')
-        new = pay(rollouts, payroll, step, models)
+        new = pay(rollouts, payroll, models)
         clock.lap('rewards')
         seen = seen.join(new) if seen else new
         if not stage.resample_rounds:

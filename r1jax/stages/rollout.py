@@ -1,7 +1,6 @@
 """From examples to sampled text and back to rows: what training and evaluation share."""
 
 import dataclasses
-import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -99,26 +98,18 @@ def row(
         'id': example.id,
         'question': example.question,
         'options': list(example.options),
-        'tests': _tests_text(example.tests),
+        'tests': rewards.tests_to_text(example.tests),
     }
 
 
 def read_row(row: Mapping[str, Any]) -> tuple[rewards.Completion, rewards.Example]:
     """What the reward functions saw of a completion that was stored by `row`, its key included."""
-    tests = row['tests'] or ''
     example = rewards.Example(
         **{name: row[name] or '' for name in ('prompt', 'answer', 'task', 'language', 'kind', 'id', 'question')},
         difficulty=row['difficulty'] or 0, options=tuple(row['options'] or ()),
-        tests=json.loads(tests) if tests.startswith('[{"') else tests)
+        tests=rewards.tests_from_text(row['tests'] or ''))
     key = rewards.sample_key(row['step'], row['prompt_id'], row['sample'])
     return rewards.Completion(row['completion'], row['n_tokens'], row['finished'], key), example
-
-
-def _tests_text(tests: str | list) -> str:
-    """Tests in one text, as tasks emit them: asserts one a line, cases of input and output as JSON."""
-    if isinstance(tests, str):
-        return tests
-    return '\n'.join(tests) if all(isinstance(test, str) for test in tests) else json.dumps(tests)
 
 
 def text_metrics(rollouts: Sequence[Rollout]) -> dict[str, float]:

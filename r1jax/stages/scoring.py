@@ -49,7 +49,7 @@ class Payroll:
 
     def __init__(self, reward: RewardMix, n_groups: int, group: int, first: int, step: int):
         """For groups of `group` samples, whose prompt ids count up from `first`; `step` is what random rewards draw from."""
-        self._reward, self._n_groups, self._group, self._step = reward, n_groups, group, step
+        self._reward, self._n_groups, self._group, self.step = reward, n_groups, group, step
         share = distributed.share(n_groups)
         self._mine = range(first + share.start, first + share.stop)
         self._waiting: list[Rollout] = []
@@ -80,24 +80,23 @@ class Payroll:
     def _begin(self) -> None:
         # In the order of prompts and samples, whichever was finished first.
         rollouts = sorted(self._waiting, key=lambda r: (r.prompt_id, r.sample))
-        completions, examples = [r.for_rewards(self._step) for r in rollouts], [r.example for r in rollouts]
+        completions, examples = [r.for_rewards(self.step) for r in rollouts], [r.example for r in rollouts]
         self._begun.append((rollouts, self._reward.begin(completions, examples)))
         self._waiting = []
 
 
-def pay(rollouts: list[Rollout], payroll: Payroll, step: int, models: Mapping[str, tuple[float, Reward]]) -> Scored:
+def pay(rollouts: list[Rollout], payroll: Payroll, models: Mapping[str, tuple[float, Reward]]) -> Scored:
     """Rewards rollouts: waits for what the rules pay, and adds what reward models do.
 
     Reward models lie on the mesh, so that all hosts score everything together.
 
     Args:
         rollouts: whole groups, ordered by prompt and sample, which the payroll has seen one by one.
-        step: what random rewards are drawn from, beside each sample's place.
         models: name -> (weight, reward model).
     """
     whole = payroll.outcome()
     total_B = whole.pop('')
-    completions, examples = [r.for_rewards(step) for r in rollouts], [r.example for r in rollouts]
+    completions, examples = [r.for_rewards(payroll.step) for r in rollouts], [r.example for r in rollouts]
     for name, (weight, model) in models.items():
         whole[name] = model(completions, examples).values
         total_B = total_B + weight * np.nan_to_num(whole[name])

@@ -150,6 +150,29 @@ def test_a_reward_from_a_file(tmp_path):
         parse_weights({name: 1, f'{tmp_path}/./my_rewards.py:brevity': 1})
 
 
+def test_a_reward_that_is_defined_again_is_prepared_as_it_says_now():
+    seen = []
+
+    def define(*prepare):
+        @register('prepared', *prepare)
+        def prepared(completions, examples):
+            return [0.0] * len(completions)
+
+    define(seen.extend)
+    base.prepare('prepared', BATCH[1])
+    assert seen == BATCH[1]
+    define()
+    base.prepare('prepared', BATCH[1])
+    assert seen == BATCH[1]
+
+
+def test_tests_come_back_from_their_text():
+    cases = [{'stdin': 'ü', 'stdout': '1'}]
+    assert base.tests_from_text(base.tests_to_text(cases)) == cases and 'ü' in base.tests_to_text(cases)
+    assert base.tests_to_text(['assert f(1)', 'assert f(2)']) == 'assert f(1)\nassert f(2)' == base.tests_from_text(
+        base.tests_to_text('assert f(1)\nassert f(2)'))
+
+
 def test_an_edited_file_is_read_anew(tmp_path):
     import os
 
